@@ -45,7 +45,7 @@ from coral_core.problems.problem import Problem
 
 __all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Outcome", "PatchLimits", "Verdict"]
 
-JUDGE_VERSION = "6"
+JUDGE_VERSION = "7"
 LONGEST_PATCH = 200_000
 """Characters."""
 MOST_OUTPUT = 1024 * 1024

@@ -41,7 +41,7 @@ from typing import Any
 from coral_core.problems.problem import Case
 from coral_core.problems.values import HOLDERS, Parsed, ValueOutside, atoms, canonical, parse, row_fields
 
-ORACLE_VERSION = "3"
+ORACLE_VERSION = "4"
 MOST_TRIES = 200_000
 """Comparisons allowed per record while members of sets and keys are paired, beyond four for each value in them."""
 

@@ -7,7 +7,7 @@ tagged list whose first item names the type:
     ["i", "123..."]      large int
     ["l", [...]]         list          ["t", [...]]  tuple
     ["s", [...]]         set           ["z", [...]]  frozenset   (members sorted by encoding)
-    ["d", [[k, v], ...]] dict in insertion order (also defaultdict, OrderedDict and Counter, which equal a dict)
+    ["d", [[k, v], ...]] dict in insertion order  ["d", [...], "Counter"]  Counter, OrderedDict or defaultdict, which equal a dict
     ["b", "base64"]      bytes
     ["n", 3]             the node in row 3 of the table of its call
     ["k", [type, text]]  value of the standard library: Decimal, Fraction, date, datetime, time, timedelta, Path, range
@@ -37,9 +37,11 @@ Standard library only: the judge's child reads this file too.
 """
 
 import base64
+import functools
 import importlib
 import json
 import math
+import operator
 import os
 import reprlib
 import sys
@@ -67,6 +69,14 @@ INT_BITS = library.INT_BITS
 Classes = library.Classes
 canonical = library.canonical
 _MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
+_FACTORIES: dict[str, Any] = {
+    f"defaultdict {kind.__name__}": kind for kind in (int, float, str, bool, list, tuple, dict, set, frozenset)
+}
+MAPPINGS: dict[str, Any] = {
+    "Counter": Counter, "OrderedDict": OrderedDict, "defaultdict": defaultdict,
+    **{name: functools.partial(defaultdict, kind) for name, kind in _FACTORIES.items()},
+}  # fmt: skip
+"""What a dict is built as, by the third item of its encoding. All compare as dicts."""
 _read = object.__getattribute__
 
 
@@ -105,7 +115,9 @@ class _Encoder:
         if kind is set or kind is frozenset:
             return ["s" if kind is set else "z", sorted((self._member(part, level) for part in item), key=_order)]
         if kind in _MAPPINGS:
-            return ["d", [[self._member(key, level), self.go(part, level)] for key, part in dict.items(item)]]
+            pairs = [[self._member(key, level), self.go(part, level)] for key, part in kind.items(item)]
+            made = _mapping(item, kind)
+            return ["d", pairs, made] if made else ["d", pairs]
         if kind is Node and self.nodes is not None:
             return ["n", self._number(item)]
         if kind is library.StandIn:
@@ -151,7 +163,10 @@ class _Encoder:
         enum = sys.modules.get("enum")
         if enum is not None and enum.Enum in bases:
             name = _read(item, "_name_")
-            if type(name) is not str:
+            known = library.names_of(kind).get(
+                "_member_map_"
+            )  # a combination of flags is named A|B from Python 3.11 on
+            if type(name) is not str or type(known) is not dict or not all(part in known for part in name.split("|")):
                 raise ValueOutside(f"a combination of members of {library.full_name(kind)}")
             return ["e", [label, library.valid(name)]]
         if tuple in bases and any("_fields" in library.names_of(base) for base in bases):
@@ -287,6 +302,22 @@ def _order(encoded: Any) -> str:
     return json.dumps(encoded, sort_keys=True)
 
 
+def _mapping(item: Any, kind: Any) -> str:
+    """Name in `MAPPINGS` of the type of a mapping; "" for a dict, and for a defaultdict whose factory has no name there."""
+    if kind is not defaultdict:
+        return "" if kind is dict else str(kind.__name__)
+    factory = item.default_factory
+    if factory is None:
+        return "defaultdict"
+    return next((name for name, known in _FACTORIES.items() if known is factory), "")
+
+
+class Pairs(tuple[Any, ...]):
+    """The body of a parsed dict: its pairs, and what it is built as."""
+
+    made = ""
+
+
 Parsed = tuple[str, Any]
 """A value without tags: its kind, and its body.
 
@@ -329,9 +360,15 @@ def _parse(encoded: Any, level: int, hashable: bool) -> Parsed:
         return "int", library.bounded(encoded)
     if kind is str:
         return "str", library.valid(encoded)
-    if (kind is not list and kind is not tuple) or len(encoded) != 2 or type(encoded[0]) is not str:
+    made = encoded[2] if kind in (list, tuple) and len(encoded) == 3 and encoded[0] == "d" else ""
+    if (
+        (kind is not list and kind is not tuple)
+        or len(encoded) != (3 if made else 2)
+        or type(encoded[0]) is not str
+        or (made and (type(made) is not str or made not in MAPPINGS))
+    ):
         raise library.strange(encoded)
-    tag, body = encoded
+    tag, body = encoded[0], encoded[1]
     if tag in _ATOMS:
         return _ATOMS[tag](body)
     if tag in _SHAPES:
@@ -350,7 +387,9 @@ def _parse(encoded: Any, level: int, hashable: bool) -> Parsed:
             if (type(pair) is not list and type(pair) is not tuple) or len(pair) != 2:
                 raise library.strange(pair)
             pairs.append((_parse(pair[0], level, True), _parse(pair[1], level, False)))
-        return name, tuple(pairs)
+        found = Pairs(pairs)
+        found.made = made
+        return name, found
     inner = hashable or name in ("set", "frozenset")
     return name, tuple([_parse(part, level, inner) for part in body])
 
@@ -474,7 +513,7 @@ def is_mutable(encoded: Any) -> bool:
 
     def changes(value: Parsed) -> bool:
         kind, body = value
-        if kind == "tuple":
+        if kind == "tuple" or kind == "frozenset":
             return any(map(changes, body))
         if kind == "named tuple":
             return changes(body[1])
@@ -523,6 +562,11 @@ def _built(value: Parsed, nodes: Sequence[Node], find: library.Find | None = Non
     result: Any
     if kind == "dict":
         result = {_built(key, nodes, find): _built(part, nodes, find) for key, part in body}
+        if getattr(body, "made", ""):
+            made = MAPPINGS[body.made]()
+            for key, part in result.items():
+                made[key] = part
+            result = made
     else:
         result = (set if kind == "set" else frozenset)([_built(part, nodes, find) for part in body])
     if len(result) != len(body):
@@ -536,10 +580,10 @@ def _instance(value: Parsed, nodes: Sequence[Node], find: library.Find) -> Any:
     if kind == "class":
         return find(body)
     if kind == "enum":
-        members = find(body[0]).__members__
-        if body[1] not in members:
+        members, names = find(body[0]).__members__, body[1].split("|")
+        if not all(name in members for name in names):
             raise ValueOutside(f"no member {body[1]} of {body[0]}")
-        return members[body[1]]
+        return functools.reduce(operator.or_, (members[name] for name in names))
     held = _built(body[1], nodes, find)
     if kind in ("array", "array item"):
         numpy = importlib.import_module("numpy")

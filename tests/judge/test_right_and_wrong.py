@@ -171,7 +171,7 @@ ROWS: dict[str, Row] = {
     "fraction": Row("a, b", "return Fraction(a, b)", "return Fraction(2 * a, 2 * b)", "return a / b", [[1, 2], [6, 4]]),
     "date": Row("d", "return d + timedelta(days=30)", "return date.fromordinal(d.toordinal() + 30)", "return d.replace(day=1)", [[date(2024, 1, 31)], [date(2023, 2, 2)]]),
     "moment": Row(
-        "t", "return t.astimezone(timezone.utc)", "return t.astimezone(timezone(timedelta(hours=5)))", "return t + timedelta(seconds=1)",
+        "t", "return t.astimezone(timezone.utc)", "return t.astimezone(timezone(timedelta(0)))", "return t.astimezone(timezone(timedelta(hours=5)))",
         [[datetime(2024, 1, 1, tzinfo=UTC)], [datetime(2024, 5, 5, 3, tzinfo=timezone(timedelta(hours=2)))]],
     ),
     "duration": Row("a", "return timedelta(seconds=a)", "return timedelta(milliseconds=1000 * a)", "return timedelta(minutes=a + 1)", [[1], [90_000]]),

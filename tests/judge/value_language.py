@@ -50,14 +50,14 @@ def shuffled(encoded: Any, rng: random.Random) -> Any:
     """The same encoded value with members of sets and entries of dictionaries in another order."""
     if not isinstance(encoded, list) or encoded[0] not in ("l", "t", "s", "z", "d"):
         return encoded
-    tag, body = encoded
+    tag, body, *made = encoded
     if tag == "d":
         body = [[shuffled(key, rng), shuffled(item, rng)] for key, item in body]
     else:
         body = [shuffled(item, rng) for item in body]
     if tag in ("s", "z", "d"):
         rng.shuffle(body)
-    return [tag, body]
+    return [tag, body, *made]
 
 
 def same_kind(value: Any, rng: random.Random) -> Any:

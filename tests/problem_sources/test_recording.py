@@ -130,7 +130,7 @@ def test_calls_are_seen_without_a_wrapper(tmp_path: Path) -> None:
     assert (fill.arguments[0], fill.outcome) == (["l", [5]], {"value": None, "mutated": [["l", [5, 1]]]})
     (fail,) = calls.calls["own.py:fail"]
     assert (fail.outcome or {}).get("exception") in ("", "ValueError")
-    assert calls.calls["own.py:count"][0].outcome is None
+    assert calls.calls["own.py:count"][0].outcome == {"items": [0, 1, 2], "ended": "return"}
     assert fill.classes == {} and calls.calls["own.py:Box.half"][0].classes == {"Box": "own.py"}
     assert (calls.passed, calls.failed) == (3, ("test_own.py::test_failing",))
     assert calls.tests["test_own.py::test_luck"] == calls.tests["test_own.py::test_wrong"] == "xfail"

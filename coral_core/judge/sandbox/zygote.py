@@ -92,7 +92,10 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
             data = data[write(result_fd, data) :]
 
     budget = Budget(limits, say, leave)
-    space = {"__name__": "patch", "__builtins__": __builtins__}
+    module = types.ModuleType("patch")
+    sys.modules["patch"] = module  # dataclasses and typing look there for the names in annotations
+    space = module.__dict__
+    space["__builtins__"] = __builtins__
     if request.get("lend_values"):
         space["coral_values"] = values
     # make the child's own modules harder to reach; they hold no secrets

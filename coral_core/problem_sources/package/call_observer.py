@@ -36,6 +36,8 @@ SEARCHES = 100
 AFFORDED = ((0.1, 1), (0.2, 8), (0.4, 64), (1e9, 1024))
 """Seconds spent on the calls of a function, and then every how many-th call is looked at: hot functions stay fast."""
 GENERATOR = 0x20
+LOOKS = 400
+"""Reports of the profile function after a call raised, during which its exception is looked for."""
 MONITORING: Any = getattr(sys, "monitoring", None)
 TOOL = 4
 RETURNS = ("RETURN_VALUE", "RETURN_CONST", "INSTRUMENTED_RETURN_VALUE")
@@ -74,12 +76,23 @@ class Effort:
 class _Started:
     """A call that has started."""
 
-    __slots__ = ("arguments", "classes", "frame", "given", "key", "keywords", "names")
+    __slots__ = ("arguments", "classes", "frame", "given", "items", "key", "keywords", "names")
 
     def __init__(self, frame: Any, key: str, given: list[Any], names: list[str]) -> None:
         self.frame, self.key, self.given, self.names = frame, key, given, names
         self.classes: dict[str, str] = {}
         self.arguments: list[Any] = []
+        self.items: list[Any] | None = None
+        """What its generator has yielded so far, encoded when it was; None when an item is outside the value language."""
+
+
+class _Raised:
+    """A call that raised, whose exception the profile function was not told: the class is to stand in `outcome` under `name`."""
+
+    __slots__ = ("frame", "looks", "name", "outcome")
+
+    def __init__(self, frame: Any, outcome: dict[str, Any], name: str) -> None:
+        self.frame, self.outcome, self.name, self.looks = frame, outcome, name, LOOKS
 
 
 class Observer:
@@ -107,6 +120,8 @@ class Observer:
         self._efforts: dict[str, Effort] = {}
         self._thread = threading.local()
         self._searches = 0
+        self._generators: dict[int, list[_Started]] = {}
+        """By the id of a generator's frame: the calls that gave it. They hold the frame, so that its id stays its own."""
 
     # -- the interpreter's reports ----------------------------------------------------------
 
@@ -118,12 +133,14 @@ class Observer:
         MONITORING.use_tool_id(TOOL, "coral")
         MONITORING.register_callback(TOOL, events.PY_START, self._py_start)
         MONITORING.register_callback(TOOL, events.PY_RETURN, self._py_return)
+        MONITORING.register_callback(TOOL, events.PY_YIELD, self._py_yield)
         MONITORING.register_callback(TOOL, events.PY_UNWIND, self._py_unwind)
         MONITORING.set_events(TOOL, events.PY_START | events.PY_UNWIND)
 
     def start(self) -> None:
         """Observe from here on: a test begins."""
         self._thread.__dict__["started"] = []
+        self._thread.__dict__["raised"] = []
         self.active = True
         if MONITORING is None:
             threading.setprofile(self._profile)
@@ -137,6 +154,9 @@ class Observer:
         self.active = False
         for call in self._thread.__dict__.get("started") or []:
             self._keep(call, None)  # its end was not reported: an overflow of the stack ends a profile function
+        for calls in list(self._generators.values()):
+            self._end_generators(calls, "")  # not read to their ends
+        self._generators.clear()
 
     def _py_start(self, code: types.CodeType, offset: int) -> Any:
         target = self._target(code)
@@ -149,14 +169,27 @@ class Observer:
     def _py_return(self, code: types.CodeType, offset: int, value: Any) -> Any:
         self._leave(sys._getframe(1), "value", value)
 
+    def _py_yield(self, code: types.CodeType, offset: int, value: Any) -> Any:
+        self._yielded(sys._getframe(1), value)
+
     def _py_unwind(self, code: types.CodeType, offset: int, error: BaseException) -> Any:
-        if id(code) in self._codes:
+        if id(code) in self._codes or self._generators:
             self._leave(sys._getframe(1), "exception", class_name(type(error)))
 
     def _profile(self, frame: types.FrameType, event: str, value: Any) -> None:
         code = frame.f_code
         name = code.co_filename
-        if (event == "call" or event == "return") and self._files.get(name, name) is not None:
+        if self._thread.__dict__.get("raised"):
+            self._look_for_exceptions()
+        if event != "call" and event != "return":
+            return
+        if id(frame) in self._generators:
+            if event == "return" and value is not None and not _returns(code, frame.f_lasti):
+                self._yielded(frame, value)
+            elif event == "return":
+                # to close a generator, and to throw into it, is reported as if it yielded None: no more of it is known then
+                self._leave(frame, "value" if _returns(code, frame.f_lasti) else "exception", "")
+        elif self._files.get(name, name) is not None:
             target = self._target(code)
             if target is None or not self.active:
                 return
@@ -166,6 +199,24 @@ class Observer:
                 self._leave(frame, "value", value)
             else:  # the profile function is not told which exception
                 self._leave(frame, "exception", "")
+
+    def _look_for_exceptions(self) -> None:
+        """Give calls that raised the class of their exception, if the program is handling one that came through them."""
+        error = sys.exc_info()[1]
+        raised: list[_Raised] = self._thread.__dict__["raised"]
+        place = None if error is None else error.__traceback__
+        frames = set()
+        for _ in range(200):
+            if place is None:
+                break
+            frames.add(id(place.tb_frame))
+            place = place.tb_next
+        for item in raised:
+            item.looks -= 1
+            if id(item.frame) in frames:
+                item.outcome[item.name] = class_name(type(error))
+                item.looks = 0
+        raised[:] = [item for item in raised if item.looks > 0]
 
     def _target(self, code: types.CodeType) -> Target | None:
         known = self._codes.get(id(code))
@@ -182,7 +233,7 @@ class Observer:
         if target is not None or MONITORING is None:
             self._codes[id(code)] = (code, target)  # holds the code, so that its id stays its own
         if target is not None and MONITORING is not None:
-            MONITORING.set_local_events(TOOL, code, MONITORING.events.PY_RETURN)
+            MONITORING.set_local_events(TOOL, code, MONITORING.events.PY_RETURN | MONITORING.events.PY_YIELD)
         return target
 
     # -- calls ------------------------------------------------------------------------------
@@ -209,10 +260,41 @@ class Observer:
         if encoded is None:
             return
         call.arguments = encoded
-        if code.co_flags & GENERATOR:  # its items are read later, when the function is called alone
-            self._keep(call, None)
+        if code.co_flags & GENERATOR:
+            self._follow(call, frame)
             return
         started.append(call)
+
+    def _follow(self, call: _Started, frame: types.FrameType) -> None:
+        """Note what a generator yields from its beginning on."""
+        call.frame, call.items = frame, []
+        self._generators.setdefault(id(frame), []).append(call)
+
+    def _yielded(self, frame: types.FrameType, value: Any) -> None:
+        for call in self._generators.get(id(frame), ()):
+            if call.items is not None and len(call.items) < ITEMS:
+                began = clock()
+                encoded = self._encoded(call, "items", [value])
+                call.items = None if encoded is None else call.items + encoded
+                self._efforts[call.key].seconds += clock() - began
+
+    def _end_generators(self, calls: list[_Started], how: str, unknown: bool = False) -> None:
+        """Keep the calls of a generator that ended (`how`: return, or the class of an exception) or was left ("").
+
+        Args:
+            calls: Those that gave it.
+            how: How it ended.
+            unknown: It raised, and the class is not known yet.
+        """
+        for call in calls:
+            if call.items is not None:
+                outcome = {"items": call.items, "ended": how if len(call.items) < ITEMS else ""}
+                self._keep(call, outcome)
+                if unknown:
+                    self._note_raised(call.frame, outcome, "ended")
+
+    def _note_raised(self, frame: Any, outcome: dict[str, Any], name: str) -> None:
+        self._thread.__dict__.setdefault("raised", []).append(_Raised(frame, outcome, name))
 
     def _given(self, target: Target, code: types.CodeType, frame: types.FrameType) -> tuple[list[Any], list[str]]:
         """The arguments of a call: positional ones, then keyword ones in the order of their names, and these names.
@@ -265,6 +347,12 @@ class Observer:
 
     def _leave(self, frame: types.FrameType, how: str, value: Any) -> None:
         """Note the end of a call."""
+        ended = self._generators.pop(id(frame), None)
+        if ended is not None:
+            # GeneratorExit: whoever read the generator stopped; an empty name: the profile function was not told
+            known = "return" if how == "value" else "" if value in ("GeneratorExit", "") else value
+            self._end_generators(ended, known, value == "" and how == "exception")
+            return
         started: list[_Started] = self._thread.__dict__.get("started") or []
         place = next((place for place in range(len(started) - 1, -1, -1) if started[place].frame is frame), None)
         if place is None:
@@ -272,7 +360,7 @@ class Observer:
         call = started[place]
         del started[place:]
         if how == "value" and is_iterator(value):
-            self._keep(call, None)
+            self._keep_iterator(call, value)
             return
         began = clock()
         outcome: dict[str, Any] = {how: value}
@@ -283,8 +371,24 @@ class Observer:
             encoded = [None]
         mutated = None if encoded is None else self._encoded(call, "arguments after the call", call.given)
         if mutated is not None:
-            self._keep(call, {"mutated": mutated, **outcome})
+            found = {"mutated": mutated, **outcome}
+            self._keep(call, found)
+            if outcome.get("exception") == "":
+                self._note_raised(frame, found, "exception")
         self._efforts[call.key].seconds += clock() - began
+
+    def _keep_iterator(self, call: _Started, value: Any) -> None:
+        """Keep a call that returned an iterator. Of a generator that has not begun its items are noted, of others they cannot be."""
+        inner = value.gi_frame if type(value) is types.GeneratorType else None
+        first = None if inner is None else _first_yield(inner.f_code)
+        if inner is None or first is None or inner.f_lasti >= first:
+            self._keep(call, None)
+            return
+        if MONITORING is not None:
+            events = MONITORING.events
+            known = MONITORING.get_local_events(TOOL, inner.f_code)
+            MONITORING.set_local_events(TOOL, inner.f_code, known | events.PY_RETURN | events.PY_YIELD)
+        self._follow(call, inner)
 
     def _keep(self, call: _Started, outcome: dict[str, Any] | None) -> None:
         count = len(call.arguments) - len(call.names)
@@ -351,6 +455,9 @@ class Observer:
         for key, arguments, record in pending if passed else ():
             if self.sample.takes(key, arguments, record["arguments"]):
                 yield {"call": key, **record}
+            elif self.sample.contradicts(key, arguments, record["outcome"]):
+                yield {"contradicted": key, "arguments": record["arguments"], "keywords": record["keywords"]}
+            self.sample.note(key, arguments, record["outcome"])
         refused, self.refused = self.refused, {}
         for (key, reason), count in refused.items() if passed else ():
             yield {"refused": key, "reason": reason, "count": count}
@@ -365,12 +472,13 @@ class Sample:
     def __init__(self) -> None:
         self._digests: dict[str, list[int]] = {}
         self._seen: dict[str, set[int]] = {}
+        self._outcomes: dict[tuple[str, int], int] = {}
         self._characters: dict[str, int] = {}
         self._extremes: dict[tuple[str, int], list[Any]] = {}
 
     def takes(self, key: str, arguments: str, encoded: list[Any]) -> bool:
         """Is the call a new one to keep?"""
-        digest = int.from_bytes(hashlib.sha256(arguments.encode()).digest()[:7], "big")
+        digest = _digest(arguments)
         seen = self._seen.setdefault(key, set())
         if digest in seen or self._characters.get(key, 0) > CHARACTERS:
             return False
@@ -385,6 +493,17 @@ class Sample:
         seen.add(digest)
         self._characters[key] = self._characters.get(key, 0) + len(arguments)
         return True
+
+    def note(self, key: str, arguments: str, outcome: dict[str, Any] | None) -> None:
+        """Remember the first outcome of a kept call."""
+        digest = _digest(arguments)
+        if digest in self._seen.get(key, ()) and (known := _whole(outcome)) is not None:
+            self._outcomes.setdefault((key, digest), _digest(known))
+
+    def contradicts(self, key: str, arguments: str, outcome: dict[str, Any] | None) -> bool:
+        """Is it another outcome than that of a kept call with equal arguments?"""
+        first, known = self._outcomes.get((key, _digest(arguments))), _whole(outcome)
+        return first is not None and known is not None and first != _digest(known)
 
     def _is_extreme(self, key: str, place: int, encoded: Any) -> bool:
         measure = size(encoded)
@@ -408,11 +527,22 @@ def size(encoded: Any) -> float | None:
         return float(encoded) if abs(encoded) > 2**53 else encoded
     if kind is str:
         return len(encoded)
-    if kind is list and len(encoded) == 2:
+    if kind is list and len(encoded) in (2, 3):
         if encoded[0] == "f":
             return float(encoded[1]) if encoded[1] != "nan" else None
         return len(encoded[1]) if encoded[0] in ("l", "t", "s", "z", "d", "b") else None
     return None
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def _whole(outcome: dict[str, Any] | None) -> str | None:
+    """An outcome as text; None where a part of it is not known: an exception's class, or what a generator would have gone on with."""
+    if outcome is None or outcome.get("exception") == "" or outcome.get("ended") == "":
+        return None
+    return json.dumps(outcome, sort_keys=True)
 
 
 def is_iterator(value: Any) -> bool:

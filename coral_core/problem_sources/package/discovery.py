@@ -10,10 +10,12 @@ from pydantic import Field
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.problem_sources.package.modules import FUNCTIONS, Function, Module, Project, definitions, first_line
+from coral_core.problem_sources.package.project_copy import is_output
 from coral_core.problem_sources.package.rewriting import Refused as Refused
 from coral_core.problem_sources.package.standalone import standalone
 
-SKIPPED = {"build", "dist", "env", "node_modules", "site-packages", "venv", "__pycache__"}
+SKIPPED = {"node_modules", "site-packages", "__pycache__"}
+SKIPPED_AT_ROOT = {"build", "dist", "env", "venv"}
 TEST_FOLDERS = {"test", "tests"}
 NOT_CODE = {"setup.py", "conftest.py", "noxfile.py", "tests.py", "test.py"}
 MOST_FILES = 5_000
@@ -77,7 +79,10 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
         folders[:] = sorted(
             name
             for name in folders
-            if name[0] != "." and name not in SKIPPED and not (path / name / "pyvenv.cfg").exists()
+            if name[0] != "."
+            and name not in SKIPPED
+            and not (path / name / "pyvenv.cfg").exists()
+            and not (path == root and (name in SKIPPED_AT_ROOT or is_output(path / name)))
         )
         python_files += sum(name.endswith(".py") for name in files)
         if python_files > MOST_FILES:
@@ -169,14 +174,22 @@ def _functions(project: Project, module: Module) -> Iterator[SourceFunction]:
             for item in definitions(node.body):
                 name = f"{node.name}.{item.name}"
                 if isinstance(item, ast.ClassDef):
-                    for inner in item.body:
-                        if isinstance(inner, FUNCTIONS):
-                            nested = SourceFunction(file=module.file, name=f"{name}.{inner.name}", line=inner.lineno)
-                            yield nested.refused("a method of a class within a class")
+                    for inner, path in _methods(item, name):
+                        nested = SourceFunction(file=module.file, name=path, line=inner.lineno)
+                        yield nested.refused("a method of a class within a class")
                 elif not _is_overload(item):
                     yield found(item, name, node)
         elif not _is_overload(node):
             yield found(node, node.name)
+
+
+def _methods(node: ast.ClassDef, name: str) -> Iterator[tuple[Function, str]]:
+    """The methods of a class and of the classes in it, with their qualified names."""
+    for item in definitions(node.body):
+        if isinstance(item, ast.ClassDef):
+            yield from _methods(item, f"{name}.{item.name}")
+        elif isinstance(item, FUNCTIONS):
+            yield item, f"{name}.{item.name}"
 
 
 def completed(project: Project, function: SourceFunction, classes: Mapping[str, str]) -> SourceFunction:

@@ -9,6 +9,8 @@ from coral_core.errors import ConfigError
 LEFT_OUT = {
     ".git", ".hg", ".svn", ".tox", ".nox", ".venv", ".eggs", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "node_modules",
 }  # fmt: skip
+OUTPUT = ({"adapters", "evaluations", "ledger"}, {"history.jsonl", "run.json"})
+"""What the folder of a store holds, and that of a run."""
 MOST_BYTES = 1 << 30
 MOST_FILES = 50_000
 
@@ -28,7 +30,13 @@ def copy_project(root: Path, to: Path) -> None:
     count = size = 0
     for folder, folders, files in os.walk(root):
         here = Path(folder)
-        folders[:] = [name for name in folders if name not in LEFT_OUT and not (here / name / "pyvenv.cfg").exists()]
+        folders[:] = [
+            name
+            for name in folders
+            if name not in LEFT_OUT
+            and not (here / name / "pyvenv.cfg").exists()
+            and not (here == root and is_output(here / name))
+        ]
         target = to / here.relative_to(root)
         target.mkdir(parents=True, exist_ok=True)
         for name in [*files, *(name for name in folders if (here / name).is_symlink())]:
@@ -48,3 +56,16 @@ def copy_project(root: Path, to: Path) -> None:
                     f"problems.path: {root}: {source.relative_to(root)} cannot be copied ({error.strerror})",
                     remedy="Make it readable, or move it away.",
                 ) from None
+
+
+def is_output(folder: Path) -> bool:
+    """Does a folder hold runs or a store of CORAL-X? They are no part of the project, and change while a run reads it.
+
+    Args:
+        folder: Directly below the project.
+    """
+    try:
+        inside = [folder, *(Path(item.path) for item in os.scandir(folder) if item.is_dir(follow_symlinks=False))]
+        return any(names <= set(os.listdir(path)) for path in inside for names in OUTPUT)
+    except OSError:
+        return False

@@ -14,6 +14,7 @@ import signal
 import sys
 import sysconfig
 import types
+import warnings
 from typing import Any
 
 OUTSIDE = {
@@ -188,7 +189,10 @@ def main() -> None:
         out.write(json.dumps(record) + "\n")
         out.flush()
 
-    space: dict[str, Any] = {"__name__": "patch"}
+    module = types.ModuleType("patch")
+    sys.modules["patch"] = module  # dataclasses and typing look there for the names in annotations
+    space = module.__dict__
+    warnings.showwarning = lambda *_, **__: None  # which else reads the file of the line that warns
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     limits.on = True
     try:

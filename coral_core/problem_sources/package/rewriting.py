@@ -13,6 +13,9 @@ from coral_core.syntax import parse
 Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
 
 
+NO_FIELDS = ("ClassVar", "InitVar")
+
+
 class Refused(Exception):  # noqa: N818 (a finding about a function)
     """A function cannot become problems; the text gives the reason."""
 
@@ -24,14 +27,25 @@ class Clean(ast.NodeTransformer):
         self._available = available
 
     def _kept(self, annotation: ast.expr | None) -> ast.expr | None:
-        if annotation is None:
-            return None
-        for part in ast.walk(annotation):
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                return None
-            if isinstance(part, ast.Name) and not self._available(part.id):
-                return None
-        return annotation
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            annotation = _expression(annotation.value)
+        if annotation is None or self._at_hand(annotation):
+            return annotation
+        # dataclasses make no field of these, whatever they hold
+        if (
+            isinstance(annotation, ast.Subscript)
+            and _last_name(annotation.value) in NO_FIELDS
+            and self._at_hand(annotation.value)
+        ):
+            return ast.Subscript(annotation.value, ast.Name("object", ast.Load()), ast.Load())
+        return None
+
+    def _at_hand(self, annotation: ast.expr) -> bool:
+        return not any(
+            (isinstance(part, ast.Constant) and isinstance(part.value, str))
+            or (isinstance(part, ast.Name) and not self._available(part.id))
+            for part in ast.walk(annotation)
+        )
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = self._kept(node.annotation)
@@ -68,6 +82,14 @@ class _Unbound(ast.NodeTransformer):
         node.attr = self._name(node.attr)
         return self.generic_visit(node)
 
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.arg = self._name(node.arg)
+        return self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> ast.AST:
+        node.arg = self._name(node.arg) if node.arg else None
+        return self.generic_visit(node)
+
     def visit_Name(self, node: ast.Name) -> ast.AST:
         node.id = self.owner if node.id == "__class__" else self._name(node.id)
         return node
@@ -102,6 +124,19 @@ def replaced(node: Definition, **fields: object) -> Definition:
 
 def copied(node: ast.stmt) -> ast.stmt:
     return parse(ast.unparse(node)).body[0]
+
+
+def _expression(text: str) -> ast.expr | None:
+    """The expression in a text; None where there is none."""
+    try:
+        [statement] = parse(text).body
+    except (SyntaxError, ValueError):
+        return None
+    return statement.value if isinstance(statement, ast.Expr) else None
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _without_examples(docstring: str) -> str:

@@ -48,6 +48,7 @@ from coral_core.syntax import parse
 
 TRANSPARENT = {"lru_cache", "cache"}
 """Decorators that are kept on a function: it takes the same arguments and gives the same results."""
+CONTEXTS = {"contextmanager", "asynccontextmanager"}
 MOST_PARTS = 200
 Node = TypeVar("Node", bound=ast.AST)
 _FUTURE = "from __future__ import annotations"
@@ -113,6 +114,8 @@ class _Collection:
         if isinstance(node, ast.AsyncFunctionDef):
             raise Refused("an asynchronous function: the judge calls plain functions")
         assert isinstance(node, ast.FunctionDef)
+        if any(decorator_name(item) in CONTEXTS for item in node.decorator_list):
+            raise Refused("a context manager: what the block under it sees is not recorded")
         whole = copied(node) if node.decorator_list else node  # decorators are rewritten where they stand
         decorators, function = getattr(whole, "decorator_list", []), replaced(node, decorator_list=[])
         target = self._cleaned(function, self.module)
@@ -139,7 +142,8 @@ class _Collection:
             if self._need(other, name_of_class) != name_of_class:  # its instances are made by that name
                 raise Refused(f"needs two things called {name_of_class}")
         self._keep_methods()
-        if owner is None and decorators and self._uses(name):
+        recursive = name in {item.id for item in ast.walk(target) if isinstance(item, ast.Name)}
+        if owner is None and decorators and (recursive or self._uses(name)):
             function.decorator_list = decorators
         else:
             kept = [item for item in decorators if owner is None and decorator_name(item) in TRANSPARENT]

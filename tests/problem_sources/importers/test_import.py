@@ -60,7 +60,7 @@ def test_humaneval(tmp_path: Path) -> None:
     problems = loaded(found, tmp_path)
     helper = problems["HumanEval/0"]
     assert helper.setup == "import math\n\ndef root(n):\n    return math.isqrt(n)" and len(helper.cases) == 2
-    assert [(case.tolerance, case.relative_tolerance) for case in problems["HumanEval/1"].cases] == [(1e-3, 1e-9)]
+    assert [(case.tolerance, case.relative_tolerance) for case in problems["HumanEval/1"].cases] == [(1e-3, 1e-11)]
     assert len(problems["HumanEval/2"].cases) == 4
     assert [case.mutated for case in problems["HumanEval/3"].cases] == [(["l", [1, 3]],), (["l", [1, 2]],)]
     assert [dict(case.keywords) for case in problems["HumanEval/4"].cases] == [{}, {"a": 3}]
