@@ -68,8 +68,11 @@ class ChildProcess:
         return dict(os.environ)
 
     def command(self) -> tuple[list[str], dict[str, str]]:
-        """The command that starts the child, without the id of this process, and variables that it needs."""
-        return [sys.executable, "-m", self.module], {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        """The command that starts the child, without the id of this process, and variables that it needs.
+
+        `-P`: files of the working directory, which may be somebody's project, are no modules of the child.
+        """
+        return [sys.executable, "-P", "-m", self.module], {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
     def exchange(
         self, request: dict[str, Any], until: float, take_part: Callable[[bytes], bool] = lambda line: False

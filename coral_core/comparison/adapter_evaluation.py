@@ -121,7 +121,8 @@ def evaluate_adapter(
     folder = run if isinstance(run, RunFolder) or run is None else _found(Path(run))
     path = Path(path).expanduser()
     adapter = read_given_adapter(path, config.base_model)
-    light = decoding_of(path) or neutral(config.genes.light.token_limit.high)
+    most = config.genes.light.token_limit.high
+    light = decoding_of(path, most) or neutral(most)
     store = Store(config.store.path)
     with make_executor(config, store, "by-hand") as executor:
         planner = _planner(config, folder, executor)

@@ -55,6 +55,15 @@ _NO_DECODING = {
     "transformers_version", "use_cache",
 }  # fmt: skip
 """Fields of generation_config.json that change no text here: the end of an answer is that of the prompt."""
+_NEUTRAL = {
+    "assistant_confidence_threshold": 0.4, "diversity_penalty": 0.0, "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0,
+    "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "guidance_scale": 1.0, "length_penalty": 1.0, "min_length": 0, "min_new_tokens": 0, "min_p": 0.0,
+    "no_repeat_ngram_size": 0, "num_assistant_tokens": 20, "num_assistant_tokens_schedule": "constant", "num_beam_groups": 1, "num_beams": 1,
+    "num_return_sequences": 1, "penalty_alpha": 0.0, "target_lookbehind": 10, "assistant_lookbehind": 10, "typical_p": 1.0,
+}  # fmt: skip
+"""Other fields -> their value without an effect, beside null, false and empty ones, which have none in any field."""
+TOP_K = 50
+"""What transformers takes where a sampled decoding names no top_k."""
 UNKNOWN_RATE = 1.0
 """Stands for the learning rate of an adapter that does not tell how it was trained."""
 
@@ -198,6 +207,7 @@ def check_base(adapter: AdapterOnDisk, base: BaseModelConfig, content: str, same
     tensors = _base_tensors(base, content)
     if not adapter.modules or tensors is None:
         return
+    heads = _tied_heads(adapter.modules, tensors)
     for name, (ins, outs) in adapter.modules.items():
         there = tensors.get(f"{name}.weight")
         if there is not None and sorted(there.shape) != sorted((ins, outs)):
@@ -212,6 +222,7 @@ def check_base(adapter: AdapterOnDisk, base: BaseModelConfig, content: str, same
         for name, tensor in tensors.items()
         if name.endswith(".weight") and len(tensor.shape) == 2
     }
+    stored |= heads
     unknown = sorted(kinds - {name.rpartition(".")[2] for name in stored})
     if unknown and not any(".experts." in name for name in tensors):  # whose names change when the model is loaded
         raise ConfigError(
@@ -229,21 +240,45 @@ def check_base(adapter: AdapterOnDisk, base: BaseModelConfig, content: str, same
         )
 
 
-def decoding_of(path: Path) -> LightGenes | None:
-    """The decoding beside an adapter, as CORAL-X exports it in generation_config.json; None where there is none.
+def _tied_heads(modules: Mapping[str, tuple[int, int]], tensors: Mapping[str, Tensor]) -> set[str]:
+    """Adapted modules whose weights are those of the embeddings, so that the base model's files hold none for them."""
+    outside = {
+        tensor.shape
+        for name, tensor in tensors.items()
+        if len(tensor.shape) == 2 and not any(map(str.isdigit, name.split(".")))
+    }
+    return {
+        name
+        for name, (ins, outs) in modules.items()
+        if f"{name}.weight" not in tensors and not any(map(str.isdigit, name.split("."))) and (outs, ins) in outside
+    }
+
+
+def decoding_of(path: Path, token_limit: int) -> LightGenes | None:
+    """The decoding beside an adapter in generation_config.json, as transformers would read it; None where there is none.
+
+    Args:
+        path: Folder of the adapter.
+        token_limit: That of a decoding without max_new_tokens.
 
     Raises:
-        ConfigError: the file is there and holds no decoding.
+        ConfigError: the file is there and holds no decoding that the engine has.
     """
     try:
         fields = json_object(read_file(_resolved(path / "generation_config.json"), CONFIG_BYTES))
-        if fields.get("max_new_tokens") is None:  # that of a base model
-            return None
+        sampled = fields.get("do_sample") is True
+        if not sampled and fields.get("max_new_tokens") is None and fields.get("repetition_penalty") in (None, 1):
+            return None  # greedy, as without a file
         for name in sorted(fields.keys() - _DECODING - _NO_DECODING):
-            if fields[name] not in (None, False, 0, 1, [], {}, ""):
+            if not _has_no_effect(name, fields[name]):
                 raise ValueError(f"{_shown(name)} {_shown(fields[name])}, which the engine does not have")
-        neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "sampling": False}
+        neutral = {
+            "temperature": 1.0, "top_p": 1.0, "top_k": TOP_K if sampled else 0, "repetition_penalty": 1.0, "sampling": False,
+            "token_limit": token_limit,
+        }  # fmt: skip
         given = {gene: fields[name] for gene, name in _FIELDS.items() if fields.get(name) is not None}
+        if not sampled and given.get("temperature") == 0:  # as some write a greedy decoding
+            del given["temperature"]
         return LightGenes.model_validate(neutral | given)
     except FileNotFoundError:
         return None
@@ -256,6 +291,13 @@ def decoding_of(path: Path) -> LightGenes | None:
             f"{path / 'generation_config.json'}: is no decoding ({reason})",
             remedy="Repair it or take it away.",
         ) from None
+
+
+def _has_no_effect(name: str, value: object) -> bool:
+    if value is None or value is False or value in ([], {}, ""):
+        return True
+    neutral = _NEUTRAL.get(name)
+    return neutral is not None and type(value) is not bool and value == neutral
 
 
 def _config(path: Path) -> tuple[dict[str, Any], bytes]:

@@ -15,7 +15,7 @@ from coral_core.bounded_read import read_file
 from coral_core.config import RunConfig
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import digest, seed_from
-from coral_core.errors import ConfigError, Infeasible, JudgeError, ProblemError
+from coral_core.errors import AdapterError, ConfigError, Infeasible, JudgeError, ProblemError
 from coral_core.frozen import Frozen
 from coral_core.genome import LightGenes
 from coral_core.json_object import json_object
@@ -110,7 +110,7 @@ def cases_of_file(path: Path, function: str) -> Cases:
         ProblemError: a line cannot be used.
     """
     try:
-        lines = read_file(path.expanduser().resolve(), MOST_TESTS).split(b"\n")
+        lines = read_file(path.expanduser().resolve(), MOST_TESTS).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         raise ConfigError(f"--tests {path}: cannot be read ({error.strerror})", remedy="Give a file of JSON lines, or a directory.") from None  # fmt: skip
     cases: list[Case] = []
@@ -121,7 +121,10 @@ def cases_of_file(path: Path, function: str) -> Cases:
             fields = json_object(line)
             if "type" in fields:
                 return _of_problems(path, function)
-            if fields.pop("function", function) == function:
+            named = fields.pop("function", function)
+            if not isinstance(named, str):
+                raise ValueError(f"function {named!r:.80} is no name")
+            if named == function:
                 cases.append(CaseLine.model_validate(fields, strict=True).case())
         except ValidationError as error:
             first = error.errors()[0]
@@ -161,10 +164,12 @@ def recorded_cases(directory: Path, file: SourceFile, function: str) -> Cases:
 
     root = directory.expanduser().resolve()
     recording = recording_of(str(root))
-    for usable in recording.usable:
+    for usable in (*recording.usable, *recording.without_bugs):
         definition = usable.definition
         if definition.name == function and (root / definition.file).resolve() == file.path:
-            return Cases(usable.cases, f"{usable.recorded} calls of the tests of {directory}", definition.source, True)
+            # without the calls that nobody made: their outcomes are those of the function as it is, which is to be repaired
+            cases = usable.cases[: usable.recorded]
+            return Cases(cases, f"{usable.recorded} calls of the tests of {directory}", definition.source, True)
     reasons = [each.reason for each in recording.refused if each.name == function and (root / each.file).resolve() == file.path]  # fmt: skip
     if not reasons:
         return Cases((), f"{file.path.name} is not part of {directory}")
@@ -205,6 +210,8 @@ def propose(file: SourceFile, function: str, model: Model, cases: Cases, count: 
             try:
                 if why or found.how == "none":
                     raise NoPatch(why or f"it does not define {function}")
+                if found.how == "truncated" and not cases.cases:
+                    raise NoPatch("it was cut off, and there are no cases to judge what is there")
                 text = file.patched(function, found.patch)
                 texts[text] = texts.get(text, 0) + 1
             except NoPatch as reason:
@@ -269,6 +276,11 @@ def _completions(buggy: str, model: Model, count: int) -> tuple[str, ...]:
         raise ConfigError(
             f"{model.name}: {error}", remedy="Use another adapter, or a machine with more memory."
         ) from None
+    except AdapterError as error:
+        raise ConfigError(
+            f"{model.name}: does not fit the base model, or is damaged: {error.problem}",
+            remedy="Use the base model of the adapter, or copy the adapter anew.",
+        ) from error
     finally:
         engine.close()
     return tuple(text for written in generated.entries for text in written.completions[0])

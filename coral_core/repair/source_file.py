@@ -5,6 +5,7 @@ by `def` at its top level. Not covered: methods, asynchronous functions, and fun
 """
 
 import ast
+import builtins
 import difflib
 import hashlib
 import io
@@ -29,6 +30,7 @@ LONGEST_PATCH = 50_000
 """Characters of a patch; a longer one is no repair of a function."""
 DEEPEST = 120
 _MARK = "\ufeff"
+_BUILTIN = set(dir(builtins))
 
 
 class NoPatch(Exception):  # noqa: N818 (a finding about a completion)
@@ -106,7 +108,7 @@ class SourceFile:
             ConfigError: there is no such function, there are several and none was named, or it is of a kind not covered.
         """
         tree = parse(self.text)
-        top = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        top = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not _is_overload(node)]
         names = list(dict.fromkeys(top))
         others = _not_covered(tree)
         if name is None and len(names) == 1:
@@ -133,6 +135,16 @@ class SourceFile:
             raise ConfigError(
                 f"--function {name}: is defined {top.count(name)} times in {self.path}", remedy="Keep one definition."
             )
+        for node in tree.body:
+            own = isinstance(node, ast.FunctionDef) and node.name == name
+            removed = {
+                part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Del)
+            }
+            if not own and name in bound_names(node) | (removed if isinstance(node, ast.Delete) else set()):
+                raise ConfigError(
+                    f"--function {name}: is bound again on line {node.lineno} of {self.path}, so the file may mean something else by it",
+                    remedy="Write what is done to it as a decorator, or repair it by hand.",
+                )
         return name
 
     def own_text(self, name: str) -> str:
@@ -147,8 +159,9 @@ class SourceFile:
     def patched(self, name: str, patch: str) -> str:
         """The whole text of the file with a function replaced by that of a patch, which gets the line ends of the file.
 
-        New imports of the patch are put below those of the file, new helpers in front of the function. What the file
-        defines otherwise stays as it is, and so do decorators where the patch has none.
+        Imports that the patch needs and the file lacks are put below those of the file, helpers that it needs (functions, classes,
+        constants) in front of the function. What the file defines otherwise stays as it is, and so do decorators where the
+        patch has none. Other statements of the patch are left out.
 
         Args:
             name: The function.
@@ -173,27 +186,16 @@ class SourceFile:
         mark, lines = self.whole[: self.whole.startswith(_MARK)], self.whole.removeprefix(_MARK).split("\n")
         end = "\r" if 2 * self.whole.count("\r\n") > len(lines) - 1 else ""
         patch_lines = [line + end for line in patch.split("\n")]
-        known = set().union(*(bound_names(node) for node in old.body)) | {name}
-        statements = [node for node in new.body if getattr(node, "module", "") != "__future__"]
-        imports = [
-            line + end
-            for node in statements
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for line in _missing(node, known)
-        ]
-        helpers = [
-            _slice(patch_lines, node)
-            for node in statements
-            if not isinstance(node, ast.Import | ast.ImportFrom) and (names := bound_names(node)) and not names & known
-        ]
+        imports, helpers = _additions(old, new, definition)
         replaced = _definition(old, name)
         first, last = _span(replaced)
-        if not definition.decorator_list:
-            first = replaced.lineno
-        place = _imports_end(old)
-        whole = [*lines[: first - 1], *(line for helper in helpers for line in (*helper, end, end)), *_slice(patch_lines, definition), *lines[last:]]  # fmt: skip
-        at = min(place, first - 1)
-        text = mark + "\n".join([*whole[:at], *imports, *whole[at:]]).removesuffix("\r")
+        body = replaced.lineno if not definition.decorator_list else first  # the file's decorators stay
+        place = min(_imports_end(old, lines), first - 1)
+        text = mark + "\n".join([
+            *lines[:place], *(line + end for line in imports), *lines[place : first - 1],
+            *(line for helper in helpers for line in (*_slice(patch_lines, helper), end, end)),
+            *lines[first - 1 : body - 1], *_slice(patch_lines, definition), *lines[last:],
+        ]).removesuffix("\r")  # fmt: skip
         try:
             changed = parse(plain(text))
             _check_compiles(changed)
@@ -300,6 +302,10 @@ def standalone(text: str, name: str) -> str:
     )
 
 
+def _is_overload(node: ast.FunctionDef) -> bool:
+    return any(ast.unparse(each).rpartition(".")[2] == "overload" for each in node.decorator_list)
+
+
 def _numbers(nodes: Iterable[ast.stmt]) -> set[int]:
     return {number for node in nodes for number in range(_span(node)[0], _span(node)[1] + 1)}
 
@@ -309,13 +315,87 @@ def _is_script(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and not node.orelse and "__name__" in used_names([ast.Expr(node.test)])
 
 
-def _missing(node: ast.Import | ast.ImportFrom, known: set[str]) -> list[str]:
-    """The import without the names that the file has."""
-    names = [alias for alias in node.names if (alias.asname or alias.name).split(".")[0] not in known]
+def _additions(old: ast.Module, new: ast.Module, definition: ast.FunctionDef) -> tuple[list[str], list[ast.stmt]]:
+    """Imports and helpers that a patch needs beside its function, directly or through each other, and that the file lacks.
+
+    Raises:
+        NoPatch: it needs something that cannot be put into the file without another meaning for what is there.
+    """
+    there: dict[
+        str, str
+    ] = {}  # name of the file -> what it is; what a block for programs or type checkers binds is not there
+    for node in old.body:
+        if not _is_script(node) and not _is_for_type_checkers(node):
+            there |= _meanings(node)
+    there[definition.name] = "the function"
+    imports: list[str] = []
+    helpers: list[ast.stmt] = []
+    waiting = [node for node in new.body if node is not definition and getattr(node, "module", "") != "__future__"]
+    wanted = used_names([definition]) - {definition.name}
+    stars = [node for node in waiting if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
+    while used := [node for node in waiting if bound_names(node) & wanted]:
+        waiting = [node for node in waiting if node not in used]
+        for node in used:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                imports += _missing(node, there, wanted)
+                continue
+            names = bound_names(node)
+            if known := sorted(names & there.keys()):
+                if names <= there.keys():
+                    continue  # the file has its own, which stays
+                raise NoPatch(f"it binds {known[0]}, which the file has, together with other names")
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign):
+                raise NoPatch(f"it needs {sorted(names & wanted)[0]}, which a block of statements binds")
+            if builtin := sorted(names & _BUILTIN):
+                raise NoPatch(f"it defines {builtin[0]}, which is built in and may be meant elsewhere in the file")
+            helpers.append(node)
+            wanted |= used_names([node])
+    found = there.keys() | set().union(*map(bound_names, helpers)) | _BUILTIN
+    if any(ast.unparse(star) not in map(ast.unparse, old.body) for star in stars) and (open_ := sorted(wanted - found)):
+        raise NoPatch(
+            f"it needs {open_[0]} of {ast.unparse(stars[0])}, which would change what other names of the file mean"
+        )
+    return imports, sorted(helpers, key=lambda node: node.lineno)
+
+
+def _meanings(node: ast.stmt) -> dict[str, str]:
+    """Name that a statement binds -> what it is: for an import what is imported."""
+    if isinstance(node, ast.Import):
+        return {each.asname or each.name: each.name for each in node.names} | {
+            each.name.split(".")[0]: each.name.split(".")[0] for each in node.names if not each.asname
+        }
+    if isinstance(node, ast.ImportFrom):
+        return {each.asname or each.name: f"{'.' * node.level}{node.module or ''}.{each.name}" for each in node.names}
+    return dict.fromkeys(bound_names(node), "a definition")
+
+
+def _missing(node: ast.Import | ast.ImportFrom, there: dict[str, str], wanted: set[str]) -> list[str]:
+    """The import without the names that the file has or nobody needs. Raises `NoPatch` where one is something else there."""
+    names = []
+    for alias in node.names:
+        one = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], node.level)
+        meanings = _meanings(one)
+        if not {name.split(".")[0] for name in meanings} & wanted or all(
+            there.get(n) == m for n, m in meanings.items()
+        ):
+            continue
+        for name, meaning in meanings.items():
+            if there.get(name, meaning) != meaning:
+                raise NoPatch(f"it imports {meaning} as {name}, which is something else in the file")
+            if name in _BUILTIN:
+                raise NoPatch(
+                    f"it imports {meaning} as {name}, which is built in and may be meant elsewhere in the file"
+                )
+        names.append(alias)
+        there |= meanings
     if not names:
         return []
     kept = ast.Import(names) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, names, node.level)
     return [ast.unparse(kept)]
+
+
+def _is_for_type_checkers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and not node.orelse and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
 def _not_covered(tree: ast.Module) -> dict[str, str]:
@@ -326,8 +406,7 @@ def _not_covered(tree: ast.Module) -> dict[str, str]:
         if isinstance(node, ast.AsyncFunctionDef):
             found.setdefault(node.name, "asynchronous")
         elif isinstance(node, ast.ClassDef):
-            methods = [part.name for part in node.body if isinstance(part, functions)]
-            found |= {f"{node.name}.{name}": "a method" for name in methods}
+            found |= dict.fromkeys(_methods(node, node.name), "a method")
     for name in functions_at_top(tree):
         found.setdefault(name, "within a block")
     for outer in [each for each in ast.walk(tree) if isinstance(each, functions)]:
@@ -337,6 +416,15 @@ def _not_covered(tree: ast.Module) -> dict[str, str]:
         if isinstance(node, ast.FunctionDef):
             found.pop(node.name, None)
     return found
+
+
+def _methods(node: ast.ClassDef, name: str) -> list[str]:
+    """Qualified names of the methods of a class and of the classes in it."""
+    own = [f"{name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inner = [
+        each for part in node.body if isinstance(part, ast.ClassDef) for each in _methods(part, f"{name}.{part.name}")
+    ]
+    return own + inner
 
 
 def _declared(data: bytes) -> str:
@@ -386,12 +474,12 @@ def _slice(lines: list[str], node: ast.stmt) -> list[str]:
     return lines[first - 1 : last]
 
 
-def _imports_end(tree: ast.Module) -> int:
-    """Number of the last line of the imports at the top of a module, or of its docstring; 0 where there is neither."""
+def _imports_end(tree: ast.Module, lines: list[str]) -> int:
+    """Number of the last line of the imports at the top of a module, or of its docstring, or of its first comments."""
     end = 0
     for place, node in enumerate(tree.body):
         is_docstring = place == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if not is_docstring and not isinstance(node, ast.Import | ast.ImportFrom):
             break
         end = _span(node)[1]
-    return end
+    return end or next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))

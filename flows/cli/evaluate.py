@@ -1,6 +1,7 @@
 """`coral evaluate`: any PEFT adapter on a set of problems, against its base model and against the champion of a run."""
 
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -107,6 +108,7 @@ def configuration_for(
         raise ConfigError(f"--config {config}: --run {run} has its own configuration", remedy="Leave one of them out.")
     chosen = [*_source(problems), *overrides]
     if run is not None:
+        chosen = [_with_absolute_path(each) for each in chosen]  # before the run's folder becomes the working directory
         folder = find_run(runs, run)
         frozen = dump_yaml(with_absolute_folders(folder, folder.config(), set()))
         enter_start_folder(folder)
@@ -123,7 +125,25 @@ def configuration_for(
     if config is not None:
         return load_config(config, chosen), None
     named = named_base(adapter) if adapter is not None else ""
-    return parse_config("", "the command line", [*([f"base_model.name={named}"] if named else []), *chosen]), None
+    return parse_config(
+        "", "the command line", [*([f"base_model.name={json.dumps(named)}"] if named else []), *chosen]
+    ), None
+
+
+def _with_absolute_path(override: str) -> str:
+    """A value of --set, with a path that is relative to the working directory made absolute."""
+    key, _, value = override.partition("=")
+    if key.strip() not in ("runs", "store.path", "problems.path", "problems.training.path") or value[:1] in (
+        "",
+        '"',
+        "'",
+        "/",
+        "~",
+        "{",
+        "[",
+    ):
+        return override
+    return override if value.strip() == "null" else f"{key}={json.dumps(str(Path(value.strip()).absolute()))}"
 
 
 def _source(problems: str | None) -> list[str]:
@@ -145,5 +165,5 @@ def _source(problems: str | None) -> list[str]:
             )
     if name in PATHS and not path:
         raise ConfigError(f"--problems {name}: reads a path", remedy=f"Write {name}:PATH.")
-    given = [f"problems.path={Path(path).expanduser().absolute()}"] if colon else []
+    given = [f"problems.path={json.dumps(str(Path(path).expanduser().absolute()))}"] if colon else []
     return [f"problems.source={name}", *given]

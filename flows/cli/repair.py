@@ -36,7 +36,7 @@ def repair(
 ) -> None:
     """Propose patches for a function of FILE, judge them, and show the best as a diff; writes nothing without --write.
 
-    Exits with 0 when the best patch passes all cases (without cases: when there is a patch), with 1 when none does.
+    Exits with 0 when the best patch passes all cases (without --tests: when there is a patch), with 1 when none does.
 
     Args:
         file: Python file in UTF-8.
@@ -66,6 +66,8 @@ def repair(
         cases = recorded_cases(tests, source, name) if tests.expanduser().is_dir() else cases_of_file(tests, name)
         if not cases.cases and cases.origin == str(tests):
             cases = cases._replace(origin=f"{tests} has no case for {name}")
+        if write and not cases.cases:
+            raise ConfigError(f"--tests {tests}: nothing to judge {name} by: {cases.origin}", remedy="Leave --write out, or leave --tests out to write a patch that nothing has judged.")  # fmt: skip
     adapter = adapter.expanduser().absolute() if adapter else None
     model = _model(adapter, run, config, set_ or [], runs, same_base)
     found = propose(source, name, model, cases, candidates)
@@ -84,7 +86,7 @@ def repair(
         _print(found, refused)
     if failed is not None:
         raise failed
-    if not found.is_repaired:
+    if not found.is_repaired or (tests is not None and not cases.cases):
         raise SystemExit(1)
 
 
@@ -119,7 +121,7 @@ def _model(
     elif adapter is not None:
         read = read_given_adapter(adapter, settings.base_model)
         check_base(read, settings.base_model, base.content_id, same_base)
-        light, name = decoding_of(adapter) or light, f"{name} with {adapter}"
+        light, name = decoding_of(adapter, light.token_limit) or light, f"{name} with {adapter}"
         given = store_given(store, read, base.content_id, base.parameters)
     used = AdapterFolder(folder=store.adapter_path(given.digest), heavy=given.heavy, is_given=True) if given else None
     return Model(settings, used, light, prompt, name)

@@ -78,9 +78,12 @@ def test_without_tests_it_says_not_judged(file: Path, capsys: pytest.CaptureFixt
     assert code == 0 and found["passing_now"] is None and found["proposals"][0]["times"] == 2
     assert {each["verdict"] for each in found["proposals"]} == {"not judged"}
     (file.parent / "others.jsonl").write_text('{"function": "twice", "arguments": [2], "value": 4}\n')
-    repair(file, function="area", set_=SET, tests=file.parent / "others.jsonl", candidates=2)
+    with pytest.raises(SystemExit):  # a script must not take that for repaired
+        repair(file, function="area", set_=SET, tests=file.parent / "others.jsonl", candidates=2)
     out = capsys.readouterr().out
     assert "not judged: " in out and "has no case for area" in out and "nothing was written" in out
+    with pytest.raises(ConfigError, match=r"nothing to judge area by: .* has no case for area"):
+        repair(file, function="area", set_=SET, tests=file.parent / "others.jsonl", write=True)
 
 
 def test_a_protected_file_is_refused_at_once_and_a_failed_write_loses_nothing(file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
@@ -110,7 +113,7 @@ def test_why_nothing_is_judged_is_said_without_a_patch_too(file: Path, capsys: p
         "a case without a function is for all"
     )
     code, found = run(file, capsys, tests=file.parent / "others.jsonl", candidates=1)
-    assert code == 0 and "has no case for area" in found["untested"] and found["cases"] == 0
+    assert code == 1 and "has no case for area" in found["untested"] and found["cases"] == 0
 
 
 def test_off_a_terminal_the_diff_is_exact(file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip

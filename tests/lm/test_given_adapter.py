@@ -10,7 +10,8 @@ import pytest
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import ConfigError
 from coral_core.lm.base_model import identify
-from coral_core.lm.given_adapter import check_base, decoding_of, read_given_adapter
+from coral_core.lm.given_adapter import _tied_heads, check_base, decoding_of, read_given_adapter
+from coral_core.lm.model_files import Tensor
 from tests.lm.adapter_files import tensors, write_adapter
 
 TINY = BaseModelConfig(name="coral-tiny")
@@ -171,23 +172,65 @@ def test_a_hub_model_is_told_by_name_and_commit(tmp_path: Path) -> None:
 
 def test_decoding_is_read_only_where_it_is_one(tmp_path: Path) -> None:
     file = tmp_path / "generation_config.json"
-    assert decoding_of(tmp_path) is None
+    assert decoding_of(tmp_path, 96) is None
     file.write_text('{"eos_token_id": 2, "temperature": 9}')
-    assert decoding_of(tmp_path) is None, "a base model's own settings"
+    assert decoding_of(tmp_path, 96) is None, "a base model's own settings"
     file.write_text(
         '{"do_sample": true, "max_new_tokens": 40, "temperature": 0.5, "top_k": 5, "repetition_penalty": 1.1}'
     )
-    light = decoding_of(tmp_path)
+    light = decoding_of(tmp_path, 96)
     assert light is not None and light.sampling and (light.token_limit, light.top_k, light.top_p) == (40, 5, 1.0)
     for text in ("[]", '{"max_new_tokens": -1}', '{"max_new_tokens": 4, "temperature": 1e9}'):
         file.write_text(text)
         with pytest.raises(ConfigError, match="is no decoding"):
-            decoding_of(tmp_path)
+            decoding_of(tmp_path, 96)
     file.write_text('{"max_new_tokens": 99999, "num_beams": 1, "eos_token_id": [3], "temperature": null}')
     with pytest.raises(
         ConfigError, match=r"is no decoding \(max_new_tokens 99999: Input should be less than or equal to"
     ):
-        decoding_of(tmp_path)
-    file.write_text('{"max_new_tokens": 40, "num_beams": 4}')
-    with pytest.raises(ConfigError, match=r"is no decoding \(num_beams 4, which the engine does not have"):
-        decoding_of(tmp_path)
+        decoding_of(tmp_path, 96)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"do_sample": true, "temperature": 0.7, "max_new_tokens": 40}', (True, 0.7, 50, 1.0, 40)),
+        ('{"do_sample": true, "temperature": 0.7, "top_k": 0}', (True, 0.7, 0, 1.0, 96)),
+        ('{"repetition_penalty": 1.3}', (False, 1.0, 0, 1.3, 96)),
+        ('{"do_sample": false, "temperature": 0.0, "max_new_tokens": 40, "num_beams": 1, "min_p": 0.0}', (False, 1.0, 0, 1.0, 40)),
+    ],
+)  # fmt: skip
+def test_decoding_is_what_transformers_would_read(tmp_path: Path, text: str, expected: tuple[Any, ...]) -> None:
+    (tmp_path / "generation_config.json").write_text(text)
+    light = decoding_of(tmp_path, 96)
+    assert light is not None
+    assert (light.sampling, light.temperature, light.top_k, light.repetition_penalty, light.token_limit) == expected
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "num_beams: 4",
+        "no_repeat_ngram_size: 1",
+        "min_p: 1.0",
+        "forced_bos_token_id: 1",
+        "forced_bos_token_id: 0",
+        "penalty_alpha: 1",
+        "token_healing: true",
+        "num_beams: true",
+    ],
+)
+def test_a_decoding_that_the_engine_has_not_is_refused(tmp_path: Path, field: str) -> None:
+    name, value = field.split(": ")
+    (tmp_path / "generation_config.json").write_text(f'{{"max_new_tokens": 40, "{name}": {value}}}')
+    with pytest.raises(ConfigError, match=rf"is no decoding \({name} \S+, which the engine does not have"):
+        decoding_of(tmp_path, 96)
+
+
+def test_the_head_of_a_base_with_tied_embeddings_is_one_of_its_modules() -> None:
+    held = {
+        "model.embed_tokens.weight": Tensor(shape=(50, 8), dtype="F32"),
+        "model.layers.0.q_proj.weight": Tensor(shape=(8, 8), dtype="F32"),
+    }
+    assert _tied_heads({"lm_head": (8, 50), "model.layers.0.q_proj": (8, 8)}, held) == {"lm_head"}
+    assert not _tied_heads({"lm_head": (8, 49), "model.layers.0.other": (8, 50)}, held)

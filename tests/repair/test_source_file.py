@@ -141,8 +141,79 @@ def test_of_an_import_only_the_new_names_are_put_in(tmp_path: Path) -> None:
     file = source(tmp_path, "import re\nfrom typing import List\n\n\ndef f(a):\n    return a\n")
     patch = "import re, math\nfrom typing import List, Optional as O\nfrom os import *\n\ndef f(a: List) -> O:\n    return math.pi"
     assert file.patched("f", patch).startswith(
-        "import re\nfrom typing import List\nimport math\nfrom typing import Optional as O\nfrom os import *\n\n\ndef f(a: List)"
+        "import re\nfrom typing import List\nimport math\nfrom typing import Optional as O\n\n\ndef f(a: List)"
     )
+
+
+def patched(folder: Path, text: str, patch: str) -> str:
+    return source(folder, text).patched("f", patch)
+
+
+def test_only_what_the_function_needs_comes_with_it(tmp_path: Path) -> None:
+    """What runs when the module is imported is not judged, and does not come into the file."""
+    patch = "import os\nLIMIT = 3\ndef g(a):\n    return min(a, LIMIT)\ndef unused():\n    pass\ndef f(a):\n    return g(a)\nresult = f(3)\nprint(result)\nfor i in range(3):\n    f(i)"
+    text = patched(tmp_path, "@cache\ndef f(a):\n    return a\n", patch)
+    assert text == "LIMIT = 3\n\n\ndef g(a):\n    return min(a, LIMIT)\n\n\n@cache\ndef f(a):\n    return g(a)\n"
+
+
+def test_imports_go_below_the_first_comments(tmp_path: Path) -> None:
+    text = patched(
+        tmp_path,
+        "#!/usr/bin/env python3\n# licence\ndef f(a):\n    return a\n",
+        "import math\ndef f(a):\n    return math.pi",
+    )
+    assert text.startswith("#!/usr/bin/env python3\n# licence\nimport math\ndef f(a):")
+
+
+@pytest.mark.parametrize("block", ['if __name__ == "__main__":\n    import math', "if TYPE_CHECKING:\n    import math"])
+def test_what_a_block_imports_is_not_there(tmp_path: Path, block: str) -> None:
+    text = patched(tmp_path, f"def f(a):\n    return a\n{block}\n", "import math\ndef f(a):\n    return math.pi")
+    assert text.startswith("import math\n")
+
+
+def test_a_submodule_is_imported_beside_another(tmp_path: Path) -> None:
+    file, patch = (
+        "import urllib.parse\ndef f(a):\n    return a\n",
+        "import urllib.request\ndef f(a):\n    return urllib.request.quote(a)",
+    )
+    assert patched(tmp_path, file, patch).startswith("import urllib.parse\nimport urllib.request\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "patch", "why"),
+    [
+        ("import numpy as np\n", "import math as np\ndef f(a):\n    return np.pi", "imports math as np, which is something else"),
+        ("", "from math import pow\ndef f(a):\n    return pow(a, 2)", "imports .*pow as pow, which is built in"),
+        ("", "from math import *\ndef f(a):\n    return sqrt(a)", "needs sqrt of from math import"),
+        ("", "def sum(a):\n    return 0\ndef f(a):\n    return sum(a)", "defines sum, which is built in"),
+        ("", "try:\n    K = 1\nexcept KeyError:\n    K = 2\ndef f(a):\n    return K", "needs K, which a block of statements binds"),
+        ("x = 1\n", "x = y = 2\ndef f(a):\n    return y", "binds x, which the file has"),
+    ],
+)  # fmt: skip
+def test_what_would_give_the_file_another_meaning_is_no_patch(tmp_path: Path, file: str, patch: str, why: str) -> None:
+    with pytest.raises(NoPatch, match=why):
+        patched(tmp_path, f"{file}def f(a):\n    return a\n", patch)
+
+
+@pytest.mark.parametrize(
+    "again", ["f = twice(f)", "del f", "class f: pass", "try:\n    from fast import f\nexcept ImportError:\n    pass"]
+)
+def test_a_function_that_is_bound_again_is_refused(tmp_path: Path, again: str) -> None:
+    with pytest.raises(ConfigError, match="is bound again on line 3"):
+        source(tmp_path, f"def f(a):\n    return a\n{again}\n").function("f")
+
+
+def test_overloads_are_no_second_definition(tmp_path: Path) -> None:
+    text = (
+        "@overload\ndef f(a: int) -> int: ...\n@typing.overload\ndef f(a: str) -> str: ...\ndef f(a):\n    return a\n"
+    )
+    assert source(tmp_path, text).function(None) == "f"
+
+
+def test_a_method_of_a_nested_class_is_named_as_one(tmp_path: Path) -> None:
+    text = "class A:\n    class B:\n        def f(self): pass\ndef g(): pass\n"
+    with pytest.raises(ConfigError, match=r"A\.B\.f: is a method"):
+        source(tmp_path, text).function("A.B.f")
 
 
 ENDS = {"plain": ("\n",), "crlf": ("\r\n",), "mixed": ("\n", "\r\n", "\r\n")}

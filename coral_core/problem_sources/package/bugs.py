@@ -35,6 +35,8 @@ LIMITS = PatchLimits()
 
 Item = TypeVar("Item")
 
+NO_BUG = "none of its cases detects any bug that could be made in it"
+
 
 def find_bugs(
     functions: Sequence[UsableFunction], progress: Callable[[str], None] | None = None
@@ -75,11 +77,7 @@ def find_bugs(
                 bug = Bug(bug_class=mutation.bug_class, source=mutation.source, failing=failing)
                 by_class[mutation.bug_class].append(bug)
         bugs = tuple(in_turn(by_class.values())[:MOST])
-        results.append(
-            item.model_copy(update={"bugs": bugs})
-            if bugs
-            else item.definition.refused("none of its cases detects any bug that could be made in it")
-        )
+        results.append(item.model_copy(update={"bugs": bugs}) if bugs else item.definition.refused(NO_BUG))
     return results
 
 

@@ -19,7 +19,7 @@ from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
-from coral_core.problem_sources.package.bugs import find_bugs
+from coral_core.problem_sources.package.bugs import NO_BUG, find_bugs
 from coral_core.problem_sources.package.cases import UsableFunction, cases_of
 from coral_core.problem_sources.package.discovery import Refused, SourceFunction, completed, discover, project_of, walk
 from coral_core.problem_sources.package.modules import Project
@@ -51,6 +51,9 @@ class Recording(Frozen):
     tests: dict[str, str] = Field(default_factory=dict, description="Outcome of each test.")
     usable: tuple[UsableFunction, ...]
     refused: tuple[SourceFunction, ...]
+    without_bugs: tuple[UsableFunction, ...] = Field(
+        (), description="Of the refused ones those with cases that detect no bug: no problems, but cases of a repair."
+    )
 
 
 def missing(path: str | None) -> list[str]:
@@ -140,7 +143,7 @@ def read_recording(path: Path, content: str) -> Recording | None:
         recording = Recording.model_validate_json(path.read_bytes())
         if recording.content != content:
             raise ValueError("it is of another content")
-        for usable in recording.usable:
+        for usable in (*recording.usable, *recording.without_bugs):
             for case in usable.cases:
                 case.check()
     except (OSError, ValueError, RecursionError) as error:
@@ -163,6 +166,8 @@ def _record_directory(
     usable = [item for item in outcomes if isinstance(item, UsableFunction)]
     judged = iter(find_bugs(usable, progress) if usable else ())
     final = [next(judged) if isinstance(item, UsableFunction) else item for item in outcomes]
+    pairs = zip(outcomes, final, strict=True)
+    without = [one for one, two in pairs if isinstance(one, UsableFunction) and isinstance(two, SourceFunction) and two.reason == NO_BUG]  # fmt: skip
     return Recording(
         content=content,
         passed=calls.passed,
@@ -173,6 +178,7 @@ def _record_directory(
         tests=calls.tests,
         usable=tuple(item for item in final if isinstance(item, UsableFunction)),
         refused=tuple(item for item in final if isinstance(item, SourceFunction)),
+        without_bugs=tuple(without),
     )
 
 
