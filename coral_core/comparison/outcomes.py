@@ -27,6 +27,9 @@ DIGITS = 9
 """Decimals of values that are kept."""
 
 
+INFEASIBLE = "no genome was feasible"
+
+
 class Point(Frozen):
     """What was found once an amount was spent."""
 
@@ -53,7 +56,9 @@ class Outcome(Frozen):
         None, description="Mean fitness of the champion trained anew (search.champion_repeats); null without repeats."
     )
     charged: Charged = Field(description="Within the budget.")
-    ended: str = Field("", description="Why it spent less than the budget; empty when it spent all.")
+    ended: str = Field(
+        "", description="Why it spent less than the budget, or has no values (no genome was feasible); empty else."
+    )
 
     @property
     def last(self) -> Point | None:
@@ -114,7 +119,7 @@ def outcome_of_run(entrant: Entrant, budget: Budget, folder: RunFolder, store: S
         held_out=held_out.pass_at_1 if held_out else None,
         repeats=_rounded(sum(repeated) / len(repeated)) if repeated else None,
         charged=within,
-        ended="" if over or getattr(within, budget.unit) >= budget.amount else reason,
+        ended=_ended(points, "" if over or getattr(within, budget.unit) >= budget.amount else reason),
     )
 
 
@@ -142,7 +147,7 @@ def outcome_on_table(entrant: Entrant, budget: Budget, table: Table) -> Outcome:
         points=_changes(points),
         first_generation=points[len(first) - 1].fitness,
         charged=Charged(trainings=last.trainings, evaluations=last.evaluations, gpu_seconds=None, money=None),
-        ended=played.ended,
+        ended=_ended(points, played.ended),
     )
 
 
@@ -170,12 +175,19 @@ def _add(points: list[Point], point: Point) -> None:
 
 
 def _changes(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The first point and those at which a value changes: between them a curve is flat."""
+    """The first point and those at which a value changes: between them a curve is flat. None where no genome was feasible."""
+    if all(point.fitness is None for point in points):
+        return ()
     kept = list(points[:1])
     for point in points[1:]:
         if (point.fitness, point.hypervolume) != (kept[-1].fitness, kept[-1].hypervolume):
             kept.append(point)
     return tuple(kept)
+
+
+def _ended(points: Sequence[Point], reason: str) -> str:
+    """Why a run has no values, or spent less than the budget; empty when it has and did not."""
+    return INFEASIBLE if points and all(point.fitness is None for point in points) else reason
 
 
 def _rounded(value: float | None) -> float | None:

@@ -256,6 +256,10 @@ def _not_helped(shown: StrategyComparison) -> tuple[str, ...]:
         return shown.not_helped
     if all(test.verdict is Verdict.TOO_FEW_SEEDS for test in shown.tests):
         return ("Nothing can be said: there are too few seeds for a test.",)
+    if any(test.verdict is not Verdict.BETTER for test in shown.tests):
+        return (
+            "Of what could be tested every variant is better than the baseline; for the rest there are too few seeds.",
+        )
     return ("Every variant is better than the baseline in every measure.",)
 
 

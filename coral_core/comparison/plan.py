@@ -22,7 +22,9 @@ MORE_GENERATIONS = 16
 """Generations allowed, as a multiple of those that a budget of trainings needs: elites and repeated adapters train nothing."""
 SECTIONS = ("search", "automaton", "genes")
 """Sections that a variant may change. All others are part of what is compared: problems, judge, training, base model."""
-FIXED = ("strategy", "trainings", "gpu_seconds", "money", "generations", "baselines", "champion_repeats", "start_from")
+FIXED = (
+    "strategy", "trainings", "gpu_seconds", "money", "generations", "baselines", "champion_repeats", "start_from", "early_stopping",
+)  # fmt: skip
 """Keys of `search` that are the same for all variants."""
 _VARIANT = re.compile(r"(?:(?P<name>[^=:]+)=)?(?P<strategy>[^=:]+)(?::(?P<overrides>.+))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,39}")
@@ -68,6 +70,11 @@ class Variant(Frozen):
                 raise ConfigError(
                     f"{origin}: {shown(override)} would change {shown(section)}, which all variants share",
                     remedy=f"A variant changes {', '.join(SECTIONS)} only; --set changes the others for all variants.",
+                )
+            if not rest:
+                raise ConfigError(
+                    f"{origin}: {shown(override)} would replace the whole section {section}",
+                    remedy=f"Write {section}.key=value for each key that is another.",
                 )
             if section == "search" and rest.split(".")[0] in FIXED:
                 raise ConfigError(
@@ -164,6 +171,11 @@ class Plan(Frozen):
             raise ConfigError(
                 f"store.reuse: {config.store.reuse}: strategies are compared on one shared store",
                 remedy="Leave it out, or set store.reuse=shared.",
+            )
+        if config.search.start_from != "nothing":
+            raise ConfigError(
+                f"search.start_from: {config.search.start_from}: the runs of a comparison would begin with each other's champions",
+                remedy="Set search.start_from=nothing.",
             )
         if baseline is None:
             baseline = BASELINE if BASELINE in names else names[-1]

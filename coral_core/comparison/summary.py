@@ -16,6 +16,7 @@ from coral_core.comparison.seed_statistics import (
     effect,
     holm,
     median_interval,
+    signed_ranks,
     smallest_p,
     wilcoxon,
 )
@@ -74,7 +75,9 @@ class Curve(Frozen):
     variant: str
     measure: Literal["fitness", "hypervolume"]
     spent: tuple[float, ...]
-    bands: tuple[Band | None, ...] = Field(description="One per amount; null while a seed has no value yet.")
+    bands: tuple[Band | None, ...] = Field(
+        description="One per amount; null while a seed has no value yet, but for those that never get one."
+    )
     reaches: float | None = Field(
         description="Amount at which the median is first as high as the baseline's at the end; null: never."
     )
@@ -101,6 +104,9 @@ class Test(Frozen):
     a12: float = Field(description="Vargha and Delaney's A12: above 0.5 where the variant is better.")
     a12_low: float | None = Field(description="95 % bootstrap interval of A12; null for one pair.")
     a12_high: float | None
+    signed_ranks: float = Field(
+        description="Sum of the signed ranks of the differences: positive where the variant is better."
+    )
     p: float | None = Field(description="Wilcoxon's signed-rank test, two-sided, exact; null for too few seeds.")
     p_corrected: float | None = Field(description="p corrected for the number of variants tested (Holm).")
     verdict: Verdict
@@ -220,6 +226,7 @@ def _test(by_variant: dict[str, list[Outcome]], name: str, against: str, measure
         a12=a12(ours, theirs),
         a12_low=interval and interval.low,
         a12_high=interval and interval.high,
+        signed_ranks=signed_ranks(ours, theirs),
         p=wilcoxon(ours, theirs) if smallest_p(len(pairs)) < LEVEL else None,
         p_corrected=None,
         verdict=Verdict.TOO_FEW_SEEDS,
@@ -231,7 +238,7 @@ def _verdict(test: Test, p: float | None) -> Verdict:
         return Verdict.TOO_FEW_SEEDS
     if p >= LEVEL:
         return Verdict.NO_DIFFERENCE
-    return Verdict.BETTER if (test.difference.median or test.a12 - 0.5) > 0 else Verdict.WORSE
+    return Verdict.BETTER if test.signed_ranks > 0 else Verdict.WORSE  # the test is about these, whatever the median is
 
 
 # -- curves ------------------------------------------------------------------------------------
@@ -257,9 +264,10 @@ def _curves(by_variant: dict[str, list[Outcome]], plan: Plan) -> Iterable[Curve]
 
 
 def _band(outcomes: Sequence[Outcome], measure: Literal["fitness", "hypervolume"], spent: float) -> Band | None:
+    outcomes = [each for each in outcomes if each.last is not None and getattr(each.last, measure) is not None]
     latest = [next((point for point in reversed(each.points) if point.spent <= spent), None) for each in outcomes]
     values = [value for point in latest if point is not None and (value := getattr(point, measure)) is not None]
-    return Band.of(values) if len(values) == len(outcomes) else None
+    return Band.of(values) if values and len(values) == len(outcomes) else None
 
 
 # -- sentences ---------------------------------------------------------------------------------
@@ -318,7 +326,10 @@ def _notes(plan: Plan, seeds: Sequence[int], outcomes: Sequence[Outcome]) -> Ite
             "range of the seeds. Give at least 6 seeds; 20 or more show differences of medium size."
         )
     for variant in plan.variants:
-        early = [outcome for outcome in outcomes if outcome.variant == variant.name and outcome.ended]
+        mine = [outcome for outcome in outcomes if outcome.variant == variant.name and outcome.ended]
+        if none := [outcome for outcome in mine if not outcome.points]:
+            yield f"{variant.name} has no values with {_seeds(len(none))} of {count}, which its tests leave out: {none[0].ended}."
+        early = [outcome for outcome in mine if outcome.points]
         if early:
             yield f"{variant.name} spent less than the budget with {_seeds(len(early))} of {count}: {early[0].ended}."
     if plan.budget.unit != "trainings":

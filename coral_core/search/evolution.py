@@ -6,6 +6,7 @@ and a small population would lose good genomes otherwise.
 
 import math
 from collections.abc import Mapping, Sequence, Set
+from itertools import zip_longest
 from statistics import fmean
 
 import numpy as np
@@ -61,7 +62,7 @@ class EvolutionSearch(Search):
         if self._ending:
             return self._ending
         reason = self._stalled()
-        if reason and self.config.search.finalists:
+        if reason and self.config.search.finalists and self._repeated():
             self._ending, reason = f"{reason}, and the finalists were trained again", ""
         return reason
 
@@ -99,7 +100,11 @@ class EvolutionSearch(Search):
         best = super().champion_of(results)
         if best is None or (best := self._proven(results)) is not None:
             return best
-        return self._by_merit(results)[0]
+        repeated = {item.genome.heavy.first() for item in results if item.genome.lineage.operator == REPEAT}
+        others = [
+            item for item in results if item.genome.heavy.first() not in repeated
+        ]  # a repeat that failed is no merit
+        return next(iter(self._by_merit(others)), None) or self._by_merit(results)[0]
 
     def _proven(self, results: Sequence[R]) -> R | None:
         """The fittest adapter of the genes with the best mean fitness among those trained again; None when there are none."""
@@ -156,7 +161,13 @@ class EvolutionSearch(Search):
         return self.generation >= last or left - search.finalists <= search.population - search.elites
 
     def _repeated(self) -> tuple[Genome, ...]:
-        """The genomes of most merit, each trained once more with other random numbers; none if all are infeasible."""
+        """The genomes of most merit, each trained once more with other random numbers; none where that is fewer than two."""
+        search = self.config.search
+        room = (
+            search.finalists
+            if search.trainings is None
+            else min(search.finalists, search.trainings - len(self._adapters))
+        )
         known = list(self._distinct.values())
         times: dict[HeavyGenes, int] = {}
         for entry in known:
@@ -165,8 +176,10 @@ class EvolutionSearch(Search):
         found: dict[HeavyGenes, Genome] = {}
         for entry in self._by_merit(known):
             heavy = entry.genome.heavy.first()
-            if len(found) < self.config.search.finalists and times[heavy] < MOST_REPEATS:
+            if len(found) < room and times[heavy] < MOST_REPEATS:
                 found.setdefault(heavy, entry.genome)
+        if len(found) < 2:  # a single one would be champion whatever came out
+            return ()
         return tuple(
             genome_at(
                 self.generation, slot, heavy.model_copy(update={"repeat": times[heavy] + 1}), genome.light,
@@ -316,7 +329,7 @@ class EvolutionSearch(Search):
         if len(entries) <= MOST_POINTS:
             return entries
         orders = (fitness_order(entries, self.config.scoring, 1.0), self._ordered(), entries[::-1])
-        chosen = {entry.genes: entry for ranked in zip(*orders, strict=False) for entry in ranked}
+        chosen = {entry.genes: entry for ranked in zip_longest(*orders) for entry in ranked if entry is not None}
         return list(chosen.values())[:MOST_POINTS]
 
     def _ordered(self) -> list[Entry]:

@@ -34,7 +34,12 @@ class GridSearch(Search):
         genomes: list[Genome] = []
         if self.generation == 0:
             genomes = self.first_genomes()
-        self._are_cells = [genome.light.digest() == self._light.digest() for genome in genomes]
+        self._are_cells = [
+            genome.light.digest() == self._light.digest()
+            and genome.heavy.repeat == 0
+            and genome.heavy.warm_start is None
+            for genome in genomes
+        ]
         if genomes:
             self._first = {each.heavy.digest() for each, cell in zip(genomes, self._are_cells, strict=True) if cell}
         while len(genomes) < self.config.search.population and (heavy := next(self._cells, None)) is not None:

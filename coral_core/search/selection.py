@@ -61,6 +61,8 @@ def threshold(base: float, limit: float, progress: float, schedule: str) -> floa
         >>> [round(threshold(0.2, 0.7, progress, "linear"), 3) for progress in (0.0, 0.5, 1.0)]
         [0.2, 0.45, 0.7]
     """
+    if base == limit:
+        return limit  # the mean of equal numbers may be another in the last bit
     x = min(1.0, max(0.0, progress))
     if schedule == "sqrt":
         share = math.sqrt(x)

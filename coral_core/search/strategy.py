@@ -364,7 +364,9 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     room = min(search.population, len(genomes) + max(2, int(search.survival_rate * search.population)))
     taken = {genome.genes_digest() for genome in genomes}
     for old in carried:
-        heavy, light = nearest(old.heavy, old.light, config.genes)
+        heavy, light = nearest(
+            old.heavy.first(), old.light, config.genes
+        )  # a repeat is another draw of the earlier run
         trainings = set[str]().union(*map(_trainings, genomes), (each.digest() for each in heavy.chain()))
         others = search.population - len(genomes) - 1
         if not search.variation.warm_start_rate or len(trainings) + others > (search.trainings or math.inf):

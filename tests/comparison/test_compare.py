@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coral_core import compare
-from coral_core.comparison.outcomes import Outcome, Point
+from coral_core.comparison.outcomes import Outcome, Point, _changes, _ended
 from coral_core.comparison.page import comparison_page, write_comparison
 from coral_core.comparison.plan import Entrant, Plan
 from coral_core.comparison.run_plan import folder_of, run_plan
@@ -115,7 +115,8 @@ def test_a_strategy_without_a_champion_is_an_outcome(tmp_path: Path, live: tuple
     found = asyncio.run(run_plan(plan, folder_of(plan), run, lambda *_: None))
     assert found is not None and found.tests == ()
     assert (
-        "nothing spent less than the budget with 1 seed of 1: no genome could be trained and evaluated." in found.notes
+        "nothing has no values with 1 seed of 1, which its tests leave out: no genome could be trained and evaluated."
+        in found.notes
     )
     assert markdown(comparison_page(found))
 
@@ -183,6 +184,34 @@ def test_better_worse_and_by_when(tmp_path: Path) -> None:
     bands = next(curve.bands for curve in found.curves if curve.variant == "random")
     assert bands[:3] == (None, None, None) and bands[3] is not None and bands[7] is not None
     assert bands[3].median == pytest.approx(bands[7].median / 2)
+
+
+def test_the_verdict_is_that_of_the_test_whatever_the_median_is(tmp_path: Path) -> None:
+    """9 of 21 seeds are better, 11 tied, 1 a little worse: Wilcoxon's test speaks for the variant, the median difference is 0."""
+    plan = Plan.make(config(tmp_path), ["evolution", "random"], 21, "trainings=8")
+    gains = [0.1 + seed / 100 for seed in range(9)] + [0.0] * 11 + [-0.01]
+    outcomes = [outcome("random", seed, 0.5, 0.3) for seed in range(21)]
+    outcomes += [outcome("evolution", seed, 0.5 + gain, 0.3) for seed, gain in enumerate(gains)]
+    fitness = summarise(plan, outcomes, "live", {}).tests[0]
+    assert fitness.difference.median == 0 and fitness.p is not None and fitness.p < 0.01
+    assert fitness.verdict == Verdict.BETTER
+
+
+def test_a_run_without_a_feasible_genome_has_no_values(tmp_path: Path) -> None:
+    """Its seed is left out of tests and curves of its variant, and the page says so."""
+    plan = Plan.make(config(tmp_path), ["evolution", "random"], 8, "trainings=8")
+    outcomes = [outcome("evolution", seed, 0.6 + seed / 100, 0.4) for seed in range(8)]
+    outcomes += [outcome("random", seed, 0.2 + seed / 100, 0.3) for seed in range(7)]
+    lost = (Point(spent=4, fitness=None, hypervolume=0.0), Point(spent=8, fitness=None, hypervolume=0.0))
+    assert _changes(lost) == () and _ended(lost, "") == "no genome was feasible"
+    outcomes.append(Outcome(variant="random", seed=7, points=(), first_generation=None, charged=Charged(trainings=8), ended=_ended(lost, "")))  # fmt: skip
+    found = summarise(plan, outcomes, "live", {})
+    assert {test.pairs for test in found.tests} == {7}
+    assert "random has no values with 1 seed of 8, which its tests leave out: no genome was feasible." in found.notes
+    assert all(
+        curve.reaches == (4 if curve.variant == "evolution" and curve.measure == "fitness" else 8)
+        for curve in found.curves
+    )
 
 
 def test_text_of_others_is_escaped(tmp_path: Path) -> None:

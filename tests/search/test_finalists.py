@@ -8,6 +8,7 @@ from coral_core.config.tree import SearchConfig
 from coral_core.genome import DEFAULT_LORA, GREEDY, REPEAT, Genome, HeavyGenes
 from coral_core.runs.job_count import most_genomes, plan_jobs
 from coral_core.search.archive import Scored
+from coral_core.search.evolution import EvolutionSearch
 from coral_core.search.expression import nearest
 from coral_core.search.strategy import Search, genome_at, make_search
 from coral_core.search.variation import genes_of, split
@@ -92,6 +93,7 @@ def test_the_champion_has_the_best_mean_of_both_trainings_and_is_the_fitter_of_t
     )
     none = told(settings, **dict.fromkeys(names))[0].best()
     assert none is not None and not none.genome.heavy.repeat
+    assert none.genome.heavy not in {genome.heavy.first() for genome in last}, "a finalist whose repeat failed is out"
 
 
 def test_where_no_genome_meets_the_thresholds_the_finalists_count_all_the_same() -> None:
@@ -103,6 +105,26 @@ def test_where_no_genome_meets_the_thresholds_the_finalists_count_all_the_same()
     settings = search.config
     best = told(settings, **{names[1]: 9.0})[0].best()
     assert best is not None and best.genome == asked[-1][1]
+
+
+def test_a_single_training_that_is_left_repeats_nothing() -> None:
+    """Its genome would be champion whatever came out."""
+    settings = config(**{**LONG, "search__population": 20, "search__trainings": 21})
+    assert settings.search.finalists == 2
+    _, asked = told(settings)
+    assert len({genome.heavy.digest() for genomes in asked for genome in genomes}) == 21
+    assert not any(genome.heavy.repeat for genomes in asked for genome in genomes)
+
+
+def test_models_see_as_much_of_a_large_archive_of_which_little_is_feasible() -> None:
+    search = make_search(config(**LONG, search__population=300))
+    assert isinstance(search, EvolutionSearch)
+    results = [
+        scored(genome) if number < 7 else Scored(genome=genome, scores=None, fitness=None, infeasible="diverged")
+        for number, genome in enumerate(search.ask())
+    ]
+    search.tell(results)
+    assert len(search._informative()) == 256
 
 
 def test_without_a_feasible_genome_there_are_no_finalists() -> None:
