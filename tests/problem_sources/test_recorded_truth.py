@@ -253,7 +253,7 @@ def test_what_the_tests_saw_is_what_the_cases_expect(recording: Recording, name:
         ("scaled", "before or elsewhere it gave [10]"),
         ("Field.parse", "acts differently on its own than in its package"),
         ("mean", "acts differently on its own than in its package"),
-        ("once", "it keeps state"),
+        ("once", "it depends on state or chance: (1) gives 2; before or elsewhere it gives None"),
         ("changed", "a context manager"),
         ("Box.Inner.Deep.thrice", "a method of a class within a class"),
     ],

@@ -183,9 +183,7 @@ def _twice(function: SourceFunction, given: Sequence[Given]) -> tuple[list[Recor
         if "mutated" in record and "mutated" in records[place]:
             case = _case(given[place], records[place])
             if not agrees(case, record):
-                raise Refused(
-                    f"gives another result when called again: it keeps state: {_shown(given[place], case, record)}"
-                )
+                raise Refused(_why_different(function, given[place], Difference(records[place], record)))
     return records[: len(given)], again[::-1]
 
 
