@@ -54,6 +54,6 @@ def test_it_ends_and_is_verified(finished: Coral, coral: Coral, tmp_path: Path) 
     honest, mixed = samples(finished), samples(coral)
     both = honest.keys() & mixed.keys()
     same = [key for key in both if honest[key] == mixed[key]]
-    assert both and 0.3 * len(both) < len(same) < 0.7 * len(both)
+    assert both and 0.2 * len(both) < len(same) < 0.8 * len(both)
     outcomes = {sample["verdict"]["outcome"] for group in mixed.values() for sample in group}  # type: ignore[index, attr-defined]
     assert {"syntax", "no-function"} <= outcomes
