@@ -19,7 +19,6 @@ from typing import Any
 
 from benchmarks.record import QUICKSTART, RESULTS, ROOT, commit, write
 from coral_core import RunConfig, compare, load_config
-from coral_core.comparison.page import FILES
 from coral_core.comparison.seed_statistics import a12, wilcoxon
 from coral_core.comparison.summary import MEASURES, StrategyComparison
 from coral_core.report.history_records import History
@@ -155,14 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--executor", default="local", choices=("local", "inline"))
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / NAME, help="runs and store, kept between sessions")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
-    parser.add_argument("--page", type=Path, help="folder for a copy of the comparison's page and data")
+    parser.add_argument("--page", type=Path, help="folder for a copy of the comparison: Markdown, pictures and data")
     options = parser.parse_args(arguments)
     made = measured(options)
     if made is None:
         return
     if options.page is not None:
         options.page.mkdir(parents=True, exist_ok=True)
-        for name in (*FILES, "pictures"):
+        for name in ("comparison.md", "comparison.json", "pictures"):
             source, target = folder_of(options) / name, options.page / name
             shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy(source, target)
     path = options.results / f"{NAME}.json"
