@@ -133,17 +133,11 @@ def configuration_for(
 def _with_absolute_path(override: str) -> str:
     """A value of --set, with a path that is relative to the working directory made absolute."""
     key, _, value = override.partition("=")
-    if key.strip() not in ("runs", "store.path", "problems.path", "problems.training.path") or value[:1] in (
-        "",
-        '"',
-        "'",
-        "/",
-        "~",
-        "{",
-        "[",
-    ):
+    value = value.strip()
+    paths = ("runs", "store.path", "problems.path", "problems.training.path")
+    if key.strip() not in paths or value in ("", "null") or value[0] in "\"'/~{[":
         return override
-    return override if value.strip() == "null" else f"{key}={json.dumps(str(Path(value.strip()).absolute()))}"
+    return f"{key}={json.dumps(str(Path(value).absolute()))}"
 
 
 def _source(problems: str | None) -> list[str]:

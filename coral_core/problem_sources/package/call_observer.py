@@ -455,9 +455,6 @@ class Observer:
         for key, arguments, record in pending if passed else ():
             if self.sample.takes(key, arguments, record["arguments"]):
                 yield {"call": key, **record}
-            elif self.sample.contradicts(key, arguments, record["outcome"]):
-                yield {"contradicted": key, "arguments": record["arguments"], "keywords": record["keywords"]}
-            self.sample.note(key, arguments, record["outcome"])
         refused, self.refused = self.refused, {}
         for (key, reason), count in refused.items() if passed else ():
             yield {"refused": key, "reason": reason, "count": count}
@@ -472,13 +469,12 @@ class Sample:
     def __init__(self) -> None:
         self._digests: dict[str, list[int]] = {}
         self._seen: dict[str, set[int]] = {}
-        self._outcomes: dict[tuple[str, int], int] = {}
         self._characters: dict[str, int] = {}
         self._extremes: dict[tuple[str, int], list[Any]] = {}
 
     def takes(self, key: str, arguments: str, encoded: list[Any]) -> bool:
         """Is the call a new one to keep?"""
-        digest = _digest(arguments)
+        digest = int.from_bytes(hashlib.sha256(arguments.encode()).digest()[:7], "big")
         seen = self._seen.setdefault(key, set())
         if digest in seen or self._characters.get(key, 0) > CHARACTERS:
             return False
@@ -493,17 +489,6 @@ class Sample:
         seen.add(digest)
         self._characters[key] = self._characters.get(key, 0) + len(arguments)
         return True
-
-    def note(self, key: str, arguments: str, outcome: dict[str, Any] | None) -> None:
-        """Remember the first outcome of a kept call."""
-        digest = _digest(arguments)
-        if digest in self._seen.get(key, ()) and (known := _whole(outcome)) is not None:
-            self._outcomes.setdefault((key, digest), _digest(known))
-
-    def contradicts(self, key: str, arguments: str, outcome: dict[str, Any] | None) -> bool:
-        """Is it another outcome than that of a kept call with equal arguments?"""
-        first, known = self._outcomes.get((key, _digest(arguments))), _whole(outcome)
-        return first is not None and known is not None and first != _digest(known)
 
     def _is_extreme(self, key: str, place: int, encoded: Any) -> bool:
         measure = size(encoded)
@@ -532,17 +517,6 @@ def size(encoded: Any) -> float | None:
             return float(encoded[1]) if encoded[1] != "nan" else None
         return len(encoded[1]) if encoded[0] in ("l", "t", "s", "z", "d", "b") else None
     return None
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def _whole(outcome: dict[str, Any] | None) -> str | None:
-    """An outcome as text; None where a part of it is not known: an exception's class, or what a generator would have gone on with."""
-    if outcome is None or outcome.get("exception") == "" or outcome.get("ended") == "":
-        return None
-    return json.dumps(outcome, sort_keys=True)
 
 
 def is_iterator(value: Any) -> bool:

@@ -255,9 +255,6 @@ class _Session:
                 reasons = self.refused.setdefault(key, {})
                 reasons[reason] = reasons.get(reason, 0) + count
             return
-        if "contradicted" in event:
-            self._contradicted(event)
-            return
         key = event.pop("call")
         if key not in self.keys or len(self.found.get(key, ())) >= MOST_CALLS:
             return
@@ -274,23 +271,6 @@ class _Session:
             self.unreadable.setdefault(key, str(error).splitlines()[0][:200])
         else:
             self.found.setdefault(key, []).append(call)
-
-    def _contradicted(self, event: dict[str, Any]) -> None:
-        """Drop the kept call with these arguments: a test made it again, with another outcome."""
-        key = event["contradicted"]
-        found = self.found.get(key, [])
-        kept = [
-            call
-            for call in found
-            if [list(call.arguments), call.keywords] != [event.get("arguments"), event.get("keywords")]
-        ]
-        if len(kept) < len(found):
-            self.found[key] = kept
-            reasons, reason = (
-                self.refused.setdefault(key, {}),
-                "called again with equal arguments, it acted differently: it keeps state, or depends on what a test set",
-            )
-            reasons[reason] = reasons.get(reason, 0) + 1
 
 
 class _Process:

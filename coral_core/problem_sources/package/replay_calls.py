@@ -159,7 +159,10 @@ def move_clock(seconds: int) -> None:
 
         setattr(time, name, written)
     sys.modules["_datetime"] = None  # type: ignore[assignment]
-    import datetime  # noqa: F401 (is loaded here, by the code in Python, which asks `time`)
+    import datetime  # is loaded here, by the code in Python, which asks `time`
+
+    for name in ("date", "datetime", "time", "timedelta", "timezone", "tzinfo"):
+        getattr(datetime, name).__module__ = "datetime"  # from Python 3.12 on it says _pydatetime, and is no value then
 
 
 def load(path: str) -> Any:
