@@ -31,6 +31,32 @@ def test_default_then_carried_then_fresh(strategy: str) -> None:
     assert make_search(settings, carried).ask() == genomes
 
 
+@pytest.mark.parametrize("strategy", ["evolution", "random", "grid", "sobol"])
+def test_usual_loras_after_the_default_one(strategy: str) -> None:
+    settings = config(search__strategy=strategy, search__usual_loras=3, base_model__name="coral-tiny")
+    genomes = make_search(settings, earlier()).ask()
+    assert [g.lineage.operator for g in genomes[:5]] == ["default", *["usual"] * 3, "carried"]
+    assert {g.heavy.target_modules for g in genomes[1:4]} == {module_names("all")}
+    assert [(g.heavy.rank, g.heavy.alpha, g.heavy.learning_rate) for g in genomes[1:4]] == [
+        (16, 32, 0.005), (16, 32, 0.002), (16, 32, 0.01),
+    ]  # fmt: skip
+    assert not any(g.light.sampling for g in genomes[:4])
+    assert len({genome.genes_digest() for genome in genomes}) == 8
+
+
+def test_usual_loras_that_are_one_candidate_come_once_and_seeds_take_their_slots() -> None:
+    one = {"rank": [8], "alpha": [16], "learning_rate": [0.005, 0.01], "target_modules": ["attention"]}
+    settings = config(search__usual_loras=7, **{f"genes__heavy__{gene}": values for gene, values in one.items()})
+    operators = [genome.lineage.operator for genome in make_search(settings).ask()]
+    assert operators == ["default", "usual", *["seed"] * 6]
+
+
+def test_more_usual_loras_than_genomes_are_refused() -> None:
+    with pytest.raises(ValueError, match="usual_loras 8 leave no room in a population of 8"):
+        config(search__usual_loras=8)
+    config(search__usual_loras=8, search__start_with_default=False)
+
+
 def test_carried_genes_move_to_the_nearest_candidates() -> None:
     carried = earlier()
     settings = config(

@@ -22,7 +22,7 @@ WEIGHTS = RunConfig().scoring.weights
 def config(**changes: Any) -> RunConfig:
     """A configuration from dotted keys (`__` for the dots); few children are bred, which is faster, and there are no finalists."""
     data = RunConfig().model_dump(mode="json")
-    data["search"]["finalist_share"] = 0.0
+    data["search"] |= {"finalist_share": 0.0, "elites": 2}
     data["search"]["surrogate"]["children"] = 3
     for key, value in changes.items():
         *path, last = key.split("__")

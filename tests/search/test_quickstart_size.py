@@ -27,7 +27,7 @@ def test_incomplete_and_foreign_results_are_refused(strategy: str) -> None:
 
 
 def test_the_champion_is_an_elite_and_names_its_original() -> None:
-    made = config()
+    made = config(search={"elites": 2})
     search = make_search(made)
     search.tell([scored(genome, made) for genome in search.ask()])
     best, elite = search.best(), search.ask()[0]
@@ -40,8 +40,9 @@ def test_every_operator_occurs_and_parents_are_older() -> None:
     operators: set[str] = set()
     search = {
         "generations": 12,
+        "elites": 2,
         "early_stopping": {"enabled": False},
-        "variation": {"automaton_rate": 0.6, "seeds": "automaton"},
+        "variation": {"automaton_rate": 0.6, "seeds": "automaton", "seed_rate": 0.35},
         "start_with_default": False,
     }
     for genomes in asked(config(search=search)):
@@ -62,7 +63,7 @@ def test_every_combination_of_a_small_space_is_found_when_all_must_differ() -> N
 
 @pytest.mark.parametrize("feasible", [0, 1])
 def test_infeasible_genomes_are_never_elites(feasible: int) -> None:
-    made = config()
+    made = config(search={"elites": 2})
     search: Search = make_search(made)
     search.tell(
         [
