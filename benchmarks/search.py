@@ -42,7 +42,7 @@ ABLATIONS = (
     "all children for the front=evolution:search.surrogate.front_share=1",
     "4 children=evolution:search.surrogate.children=4",
     "automata=evolution:search.variation.seeds=automaton",
-    "automata, also later=evolution:search.variation.seeds=automaton,search.variation.seed_rate=0.35",
+    "automata also later=evolution:search.variation.seeds=automaton,search.variation.seed_rate=0.35",
     "uniform seeds=evolution:search.variation.seeds=uniform",
     "one draw per seed=evolution:search.diversity.spread=1",
     "a third seeds later=evolution:search.variation.seed_rate=0.35",
