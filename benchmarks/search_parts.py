@@ -250,11 +250,15 @@ class Steady(EvolutionSearch):
     """Evolution that breeds one child at a time, from the results that it has been given."""
 
     def add(self, results: Sequence[Scored]) -> None:
+        """Results in the order of asking; it learns from as many at a time as a generation has."""
         for scored in results:
             entry = Entry.of(scored)
             self._adapters.add(scored.genome.heavy.digest())
             self._entries.append(entry)
             self._distinct.setdefault(entry.genes, entry)
+            search = self.config.search
+            if len(self._entries) % (search.population - search.elites) == 0:
+                self.learn([entry.scored() for entry in self._entries[-search.population + search.elites :]])
 
     def child(self, number: int, pending: Sequence[Genome]) -> Genome:
         """Child `number` of the search, counted from its first genome; none of the adapters that are on lanes, if there are others."""

@@ -74,7 +74,7 @@ class VariationConfig(ConfigSection):
     """Variation: how children differ from their parents."""
 
     crossover_rate: Share = Field(0.5, description="Share of children with two parents; the rest has one.")
-    seed_rate: Share = Field(0.35, description="Share of later genomes that are fresh seeds instead of children.")
+    seed_rate: Share = Field(0.0, description="Share of later genomes that are fresh seeds instead of children.")
     seeds: SeedSource = Field(
         "sobol",
         description="Where the genes of the first generation and of later fresh seeds come from: sobol (points of a scrambled Sobol sequence), uniform (each gene drawn over its candidates or range), automaton (features of a cellular automaton, which tie the genes together).",
@@ -166,6 +166,10 @@ class SearchConfig(ConfigSection):
         True,
         description="The first genome is the default LoRA decoded greedily (or the nearest that the candidates allow): it is a baseline anyway.",
     )
+    usual_loras: Count = Field(
+        0,
+        description="Genomes of the first population that are further usual LoRAs decoded greedily: on the largest set of target modules, of rank 16 and then 8, with alpha of twice the rank, the default LoRA's learning rate and then the other usual ones, the lowest first. Each moves to the nearest candidates.",
+    )
     baselines: Literal["quick", "tuned"] = Field(
         "quick",
         description="What the champion must beat. quick: the base model and the customary default LoRA; tuned: also the best on the fitness split of 16 usual LoRAs (rank 8 and 16, attention and all modules, four learning rates): at most 16 trainings more.",
@@ -174,7 +178,10 @@ class SearchConfig(ConfigSection):
         "nothing",
         description="last-champion: the first population holds the champion and the survivors of the last finished run of this name in runs; the rest is fresh.",
     )
-    elites: Count = Field(2, description="Best genomes that are carried over unchanged.")
+    elites: Count = Field(
+        0,
+        description="Best genomes that are carried over unchanged: so many fewer children per generation. Parents come from all generations in any case.",
+    )
     finalist_share: float = Field(
         0.1,
         ge=0,
@@ -217,6 +224,10 @@ class SearchConfig(ConfigSection):
                 "trainings",
                 "population",
             )
+        known = self.start_with_default + self.usual_loras
+        if known > size:
+            problem = f"usual_loras {self.usual_loras} leave no room in a population of {size}: lower usual_loras"
+            raise conflict(problem, "usual_loras", "population")
         rules = (
             ("population", size < 4, "is too small for evolution: use at least 4, or strategy: random"),
             ("elites", self.elites >= size, f"leave no room in a population of {size}: lower elites"),
@@ -229,6 +240,7 @@ class SearchConfig(ConfigSection):
         for key, broken in (
             ("start_from", self.start_from != "nothing"),
             ("start_with_default", not self.start_with_default),
+            ("usual_loras", self.usual_loras > 0),
         ):
             if broken and self.strategy == "fixed":
                 problem = "has no meaning for the strategy fixed, which is the default LoRA: leave it out"

@@ -69,6 +69,7 @@ ADDED_LATER = (
     "search.money",
     "search.variation.warm_start_rate",
     "search.variation.warm_start_best",
+    "search.usual_loras",
     "genes.heavy.scaling",
     "base_model.attention",
     "base_model.quantization",

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from coral_core.config import RunConfig
+from coral_core.config.gene_space import module_names
 from coral_core.errors import CoralError
 from coral_core.genome import (
     Automaton,
@@ -18,6 +19,7 @@ from coral_core.genome import (
     default_lora,
     genome_id,
     neutral,
+    usual_learning_rates,
 )
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.expression import Positions, SearchSpace, heavy_genes, light_genes, nearest
@@ -195,7 +197,7 @@ class Search(ABC):
         return tuple(entry.scored() for entry in pareto_front(self._entries, self.config.scoring))
 
     def first_genomes(self) -> list[Genome]:
-        """What a first population begins with: the default LoRA, if configured, and carried genomes (`first_genomes`)."""
+        """What a first population begins with (`first_genomes`)."""
         return first_genomes(self.config, self.carried, self.default)
 
     def genome(self, slot: int, place: Positions, operator: str, parents: tuple[str, ...] = ()) -> Genome:
@@ -347,8 +349,34 @@ def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome
     return genome_at(0, 0, heavy, light, "default")
 
 
+def usual_loras(config: RunConfig, default: HeavyGenes) -> list[HeavyGenes]:
+    """Adapters that an engineer would try next to the default LoRA, likeliest first (`search.usual_loras`).
+
+    They are on the largest set of target modules, of rank 16 and then 8, with alpha of twice the rank. The learning rate of
+    the default LoRA comes first, then the others of `usual_learning_rates`, the lowest first: it gains less at once, and
+    more where an adapter is trained further. They are among those that `search.baselines: tuned` tries, before they move to
+    the nearest candidates.
+
+    Args:
+        config: Holds the candidates; target modules are names of the base model's modules.
+        default: The default LoRA of the base model.
+
+    Example:
+        >>> from coral_core.genome import DEFAULT_LORA
+        >>> [(each.rank, each.learning_rate) for each in usual_loras(RunConfig(), DEFAULT_LORA)][:3]
+        [(16, 0.005), (16, 0.002), (16, 0.01)]
+    """
+    largest = max(map(module_names, config.genes.heavy.target_modules), key=len)
+    rates = sorted(usual_learning_rates(config.base_model.name), key=lambda rate: (rate != default.learning_rate, rate))
+    return [
+        default.model_copy(update={"rank": rank, "alpha": 2.0 * rank, "target_modules": largest, "learning_rate": rate})
+        for rank in (16, 8)
+        for rate in rates
+    ]
+
+
 def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> list[Genome]:
-    """The first genomes of a first population: the default LoRA, if configured, then genomes of an earlier run.
+    """The first genomes of a first population: the default LoRA and usual LoRAs, if configured, then genomes of an earlier run.
 
     The strategy fills the remaining slots.
 
@@ -361,8 +389,14 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     """
     search = config.search
     genomes = [first_genome(config, default)] if search.start_with_default else []
-    room = min(search.population, len(genomes) + max(2, int(search.survival_rate * search.population)))
     taken = {genome.genes_digest() for genome in genomes}
+    known, light = len(genomes) + search.usual_loras, neutral(config.genes.light.token_limit.high)
+    for usual in usual_loras(config, default or default_lora(config.base_model.name)):
+        genome = genome_at(0, len(genomes), *nearest(usual, light, config.genes), "usual")
+        if len(genomes) < known and genome.genes_digest() not in taken:
+            taken.add(genome.genes_digest())
+            genomes.append(genome)
+    room = min(search.population, len(genomes) + max(2, int(search.survival_rate * search.population)))
     for old in carried:
         heavy, light = nearest(old.heavy, old.light, config.genes)
         trainings = set[str]().union(*map(_trainings, genomes), (each.digest() for each in heavy.chain()))
