@@ -1,6 +1,6 @@
-"""Parts of a search that are not built, replayed on a gene table at equal cost: races of light settings, early ends, species.
+"""Parts of a search that are not built, replayed on gene tables at equal cost: races of light settings, early ends, species.
 
-    python -m benchmarks.search_parts TABLE [--seeds 100] [--trainings 32]
+    python -m benchmarks.search_parts [TABLE ...] [--seeds 100] [--trainings 32]
 
 Each arm is evolution with its defaults, but for what the arm does with a genome:
 
@@ -11,7 +11,6 @@ Each arm is evolution with its defaults, but for what the arm does with a genome
 - ended by problems: an evaluation ends after a quarter of the problems when the genome passes fewer of them than the
   fittest so far by more than two standard errors of the paired difference.
 - species: parents share fitness with those of the same kind of adapter and target modules (Goldberg and Richardson 1987).
-
 - steady state: child n is bred as soon as the first n - lanes + 1 results are there, in the order of asking, so that no lane
   waits for the end of a generation; beside it generations on the same lanes, in the same time.
 
@@ -32,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import RESULTS, write
-from benchmarks.search import _table
+from benchmarks.search import TABLES, _table
 from coral_core.comparison.seed_statistics import a12, a12_interval, wilcoxon
 from coral_core.config.tree import EarlyStopping, SearchConfig
 from coral_core.genome import Genome
@@ -342,7 +341,7 @@ def measured(folder: Path, seeds: int, trainings: int, processes: int) -> dict[s
                 key = f"{name}, {lanes} lanes"
                 raw[key] = {part: [play[part] for play in plays] for part in plays[0]}
                 print(f"{key}: champion {statistics.median(raw[key]['champion']):.4f}", flush=True)
-    return {"table": folder.name, "raw": raw, "arms": {name: figures(raw, name) for name in raw}}
+    return {"raw": raw, "arms": {name: figures(raw, name) for name in raw}}
 
 
 def figures(raw: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
@@ -371,18 +370,20 @@ def figures(raw: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="folder of a complete table")
+    parser.add_argument("tables", nargs="*", type=Path, help=f"folders of complete tables; default: all in {TABLES}")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--trainings", type=int, default=32, help="of average cost, that an arm may spend")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--into", type=Path, default=RESULTS, help=f"folder of {NAME}.json")
     options = parser.parse_args()
-    found = measured(options.table, options.seeds, options.trainings, options.processes)
-    write(NAME, {"seeds": options.seeds, "trainings": options.trainings, **found}, options.into)
-    for name, each in found["arms"].items():
-        print(
-            f"{name:28s} A12 {each['a12']:.3f}  p {each['p']:.2g}  {each['champion']:.4f} against {each['evolution']:.4f}, {each['adapters']:.0f} adapters"
-        )
+    tables: dict[str, Any] = {}
+    for folder in options.tables or sorted(path for path in TABLES.iterdir() if path.is_dir()):
+        found = tables[folder.name] = measured(folder, options.seeds, options.trainings, options.processes)
+        write(NAME, {"seeds": options.seeds, "trainings": options.trainings, "tables": tables}, options.into)
+        for name, each in found["arms"].items():
+            print(
+                f"{folder.name} {name:28s} A12 {each['a12']:.3f}  p {each['p']:.2g}  {each['champion']:.4f} against {each['evolution']:.4f}, {each['adapters']:.0f} adapters"
+            )
 
 
 if __name__ == "__main__":

@@ -587,11 +587,13 @@ def _live_search(r: Result) -> Rows:
 def _search_parts(r: Result) -> Rows:
     return [
         (
-            f"{name}, at the cost of {r['trainings']} trainings on {r['table']}: A12 against "
-            f"{'generations' if name.endswith('lanes') else 'evolution'}, {r['seeds']} seeds",
-            f"{_three(each['a12'])} ({_three(each['a12_interval'][0])} to {_three(each['a12_interval'][1])}), p {each['p']:.2g}",
+            f"{name}, at the cost of {r['trainings']} trainings on {table}: A12 against "
+            f"{'generations' if name.endswith('lanes') else 'evolution'}; trained adapters; {r['seeds']} seeds",
+            f"{_three(each['a12'])} ({_three(each['a12_interval'][0])} to {_three(each['a12_interval'][1])}), p {each['p']:.2g}; "
+            f"{each['adapters']:.0f}",
         )
-        for name, each in r["arms"].items()
+        for table, found in r["tables"].items()
+        for name, each in found["arms"].items()
         if not name.startswith(("evolution", "generations"))
     ]
 

@@ -43,11 +43,12 @@ def test_all_arms_are_compared(folder: Path, tmp_path: Path, monkeypatch: pytest
     given = ["search_parts", str(folder), "--seeds", "3", "--trainings", "10", "--into", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", given)
     search_parts.main()
-    found = json.loads((tmp_path / "search_parts.json").read_text())
+    whole = json.loads((tmp_path / "search_parts.json").read_text())
+    found = whole["tables"][folder.name]
     lanes = {f"{name}, {count} lanes" for name in ("generations", "steady state") for count in search_parts.LANES}
     assert found["arms"].keys() == {*search_parts.ARMS, "evolution, free", "best light setting, free", *lanes}
     for count in search_parts.LANES:
         assert 0 < found["arms"][f"steady state, {count} lanes"]["idle"] < 1
     assert found["arms"]["evolution"]["a12"] == 0.5
     assert found["raw"]["best light setting"]["champion"] != found["raw"]["evolution"]["champion"]
-    assert len(ROWS["search_parts"](found)) == len(search_parts.ARMS) + len(search_parts.LANES)
+    assert len(ROWS["search_parts"](whole)) == len(search_parts.ARMS) + len(search_parts.LANES)
