@@ -30,10 +30,12 @@ compare-full: env ## the full comparison, into benchmarks/comparisons: strategie
 	@$(BIN)/python -c 'import optuna' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[optuna]'
 	@$(BIN)/coral compare configs/quickstart.yaml --table benchmarks/tables/second --seeds 50 --budget trainings=32 \
 		--into benchmarks/comparisons/table --set search.variation.warm_start_rate=0 --set search.finalist_share=0.1 \
+		--set search.elites=0 --set search.usual_loras=0 \
 		--strategies evolution random grid sobol tpe tpe-fitness nsga2 fixed \
 		"no finalists=evolution:search.finalist_share=0" "no models=evolution:search.surrogate.enabled=false" \
 		"automata=evolution:search.variation.seeds=automaton" "uniform seeds=evolution:search.variation.seeds=uniform" \
-		"no seeds later=evolution:search.variation.seed_rate=0" "no elites=evolution:search.elites=0"
+		"a third seeds later=evolution:search.variation.seed_rate=0.35" "two elites=evolution:search.elites=2" \
+		"usual LoRAs first=evolution:search.usual_loras=3"
 	@$(BIN)/python -m benchmarks.live_search --minutes 600 --set search.baselines=tuned --page benchmarks/comparisons/live
 
 search-tables: env ## play all strategies on the gene tables, 200 seeds, and write benchmarks/results/search.json
