@@ -1,6 +1,9 @@
 """From recorded calls to cases: how many, of large arguments fewer, and calls that act differently outside their package."""
 
 import json
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -64,3 +67,40 @@ def test_a_function_that_needs_what_its_package_sets_up_is_refused() -> None:
     calls = [call(n, value=n) for n in range(12)] + [call(n, value=n + 1) for n in range(20, 25)]
     with pytest.raises(Refused, match="acts differently on its own than in its package"):
         cases_of(function("def f(a):\n    return a"), calls)
+
+
+TABLE = """
+TABLE = []
+
+
+def f(a):
+    if not TABLE:
+        for n in range({lines}):
+            TABLE.append(n)
+    return TABLE[-1] + a
+"""
+
+
+@pytest.mark.parametrize(("lines", "usable"), [(8_000, True), (80_000, False)])
+def test_a_call_that_takes_long_does_not_spoil_those_after_it(lines: int, usable: bool) -> None:
+    """isodate: the first call fills a table of regular expressions. Cut off, it would leave half of it."""
+    calls = [call(n, value=n + lines - 1) for n in range(20)]
+    if usable:
+        assert len(cases_of(function(TABLE.format(lines=lines)), calls).cases) == CASES
+    else:
+        with pytest.raises(Refused, match="every recorded call executes more than"):
+            cases_of(function(TABLE.format(lines=lines)), calls)
+
+
+def test_a_made_call_that_touches_the_outside_does_not_spoil_recorded_ones() -> None:
+    text = "def f(a):\n    if a < 0:\n        open('/etc/passwd')\n    return a // 3"
+    made = cases_of(function(text), [call(n, value=n // 3) for n in range(8)])
+    assert made.recorded == 8
+
+
+@pytest.mark.parametrize(
+    "value", [Decimal("1.5"), Fraction(1, 3), date(2026, 1, 1), datetime(2026, 1, 1, 5), timedelta(2)]
+)
+def test_calls_are_made_near_amounts_and_dates(value: Any) -> None:
+    made = cases_of(function("def f(a):\n    return a"), [call(value, value=value)])
+    assert len(made.cases) >= FEWEST

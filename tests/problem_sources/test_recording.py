@@ -8,7 +8,7 @@ import pytest
 
 from coral_core.errors import ConfigError
 from coral_core.problem_sources.package.discovery import discover
-from coral_core.problem_sources.package.recording import Calls, interpreter, lines, record
+from coral_core.problem_sources.package.recording import Calls, Interpreter, _Session, interpreter, lines, record
 
 CODE = """
 class Box:
@@ -268,3 +268,20 @@ def test_files_are_copied_without_following_links_or_pipes(tmp_path: Path) -> No
     os.mkfifo(folder / "pipe")
     (folder / "nowhere").symlink_to("/no/such/file")
     assert recorded(folder).passed == 1
+
+
+def test_a_call_that_cannot_be_read_is_counted_and_the_others_are_kept(tmp_path: Path) -> None:
+    """intervaltree: sets of intervals, some of which hold a dict."""
+    session = _Session(tmp_path, tmp_path, Interpreter("python", "3.12", "8"), 1.0, None)
+    session.keys = {"a.py:f"}
+    held = ["s", [["t", [["d", []]]]]]
+    for arguments, outcome in (
+        ([1], {"value": 1}),
+        ([held], {"value": 1}),
+        ([2], {"value": held}),
+        ([3], {"mutated": 5}),
+    ):
+        session.take({"call": "a.py:f", "arguments": arguments, "outcome": outcome})
+    calls = session.calls()
+    assert [call.arguments for call in calls.calls["a.py:f"]] == [(1,)]
+    assert calls.refused["a.py:f"]["outside the value language: a dict as a key or as a member of a set"] == 2

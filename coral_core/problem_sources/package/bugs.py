@@ -26,6 +26,8 @@ TRIED, FEWEST_TRIED = 8, 3
 """Mutations of a function that are tried per bug class, and the fewest of them where there are many functions."""
 ENOUGH = 800
 """Mutations per bug class that are shared among all functions; each tries at least `FEWEST_TRIED`."""
+LONG = 40_000
+"""Characters of a text of which one mutation is tried per class: the judge compiles all of it each time, and few models have room."""
 MOST = 32
 """Bugs kept per function, classes in turn."""
 PROGRESS_SECONDS = 5.0
@@ -56,7 +58,8 @@ def find_bugs(
         references = _verdicts(judge, problems)
         tried = max(FEWEST_TRIED, min(TRIED, ENOUGH // max(1, len(functions))))
         candidates = [
-            _candidates(item.definition, verdict, tried) for item, verdict in zip(functions, references, strict=True)
+            _candidates(item.definition, verdict, 1 if len(item.definition.source) > LONG else tried)
+            for item, verdict in zip(functions, references, strict=True)
         ]
         outcomes: list[list[Verdict]] = []
         told = time.monotonic()
@@ -121,6 +124,8 @@ def _candidates(function: SourceFunction, reference: Verdict | str, tried: int) 
     """At most `tried` distinct mutations of the function per class, drawn by its own seed; or the function, refused."""
     if isinstance(reference, str):
         return function.refused(f"the judge cannot run it: {reference}")
+    if set(reference.cases) == {"not-run"}:
+        return function.refused(f"the judge cannot execute what it needs of its module: {reference.message}")
     if not reference.passed:
         wrong = next(number for number, case in enumerate(reference.cases) if case != "pass")
         detail = f"case {wrong}: {reference.cases[wrong]}" + (f", {reference.message}" if reference.message else "")

@@ -10,6 +10,9 @@ import json
 import random
 import reprlib
 from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +37,10 @@ FEWEST = 6
 """Fewest distinct cases of a usable function, made ones included."""
 LINES = 10_000
 """Executed lines of one case at most: a fifth of what the judge allows a patch."""
+MOST_LINES = 4 * LINES
+"""Lines after which a call is cut off. One that takes more than `LINES` is no case, but may fill a table for those after it."""
+MOST_CUT, MOST_ENDED = 64, 8
+"""Calls of one replay that may be cut off, and that may end its process, before the rest counts as too long."""
 ITEMS = 4_000
 CANDIDATES = 64
 REPLAY = Path(__file__).with_name("replay_calls.py")
@@ -179,7 +186,10 @@ def _twice(function: SourceFunction, given: Sequence[Given]) -> tuple[list[Recor
     arguments, keywords = [item[0] for item in given], [item[1] for item in given]
     again = replay(function, arguments[::-1], 2, keywords[::-1], ELSEWHERE)
     records = replay(function, [*arguments, *arguments[:AGAIN]], 1, [*keywords, *keywords[:AGAIN]])
-    for place, record in enumerate(records[len(given) :]):
+    repeated = records[len(given) :]
+    if any(record.get("cut") for record in records):  # so not all in one process
+        repeated = replay(function, arguments[:AGAIN] * 2, 1, keywords[:AGAIN] * 2)[len(repeated) :]
+    for place, record in enumerate(repeated):
         if "mutated" in record and "mutated" in records[place]:
             case = _case(given[place], records[place])
             if not agrees(case, record):
@@ -239,18 +249,22 @@ def _repeated(given: Given, record: Record, again: Record, needed: bool = True) 
         return None
     if outside:
         return None
-    case = _case(given, record)
-    return case if agrees(case, again) else Difference(record, again) if needed else None
+    try:
+        case = _case(given, record)
+        return case if agrees(case, again) else Difference(record, again) if needed else None
+    except values.ValueOutside as error:
+        record["outside"] = str(error)
+        return None
 
 
 def _why_different(function: SourceFunction, given: Given, difference: Difference) -> str:
     """What a function depends on, by calling it again with one thing changed at a time."""
     try:
-        usual = replay(function, [given[0]], 1, [given[1]])[0]
+        usual = _one_outcome(function, given, 1, HERE)
         case = _case(given, usual)
         for name, world in (("chance or state", World()), *WORLDS.items()):
             seed = 2 if name == "the order of sets" else 1
-            other = replay(function, [given[0]], seed, [given[1]], world)[0]
+            other = _one_outcome(function, given, seed, world)
             if not agrees(case, other):
                 return f"gives another result when called again: it depends on {name}: {_shown(given, case, other)}"
     except (Refused, KeyError):
@@ -259,6 +273,12 @@ def _why_different(function: SourceFunction, given: Given, difference: Differenc
     return (
         f"gives another result when called again: it depends on state or chance: {_shown(given, case, difference.two)}"
     )
+
+
+def _one_outcome(function: SourceFunction, given: Given, hash_seed: int, world: World) -> Record:
+    """The outcome of a call alone; that of a second one where the first takes too long, since it fills a table."""
+    first, second = replay(function, [given[0]] * 2, hash_seed, [given[1]] * 2, world)
+    return second if "budget" in first else first
 
 
 def _shown(given: Given, case: Case, other: Record) -> str:
@@ -323,12 +343,15 @@ def replay(
         Refused: the function cannot be defined on its own, or takes too long.
     """
     records: list[Record] = []
+    ended = 0
     named = keywords or [{}] * len(arguments)
     every = [{"arguments": one, "keywords": two} for one, two in zip(arguments, named, strict=True)]
+    slow = 20 * LINES  # the moved clock is counted too
     request = {
         "source": function.source,
         "entry_point": function.entry_point or function.name,
-        "lines": LINES * (20 if world.seconds else 1),  # the moved clock is counted too
+        "lines": slow if world.seconds else LINES,
+        "most_lines": slow if world.seconds else MOST_LINES,
         "items": ITEMS,
         "clock": world.seconds,
     }
@@ -343,10 +366,11 @@ def replay(
         if setup["setup"]:
             raise Refused(f"cannot be defined on its own ({setup['setup']})")
         records += lines
-        if len(records) < len(every):  # the process ended in the middle of a call
+        if len(records) < len(every) and not (lines and lines[-1].get("cut")):  # it ended in the middle of a call
             records.append({"budget": True})
-            if sum("budget" in record for record in records) > 8:
-                records += [{"budget": True}] * (len(every) - len(records))
+            ended += 1
+        if ended > MOST_ENDED or sum(bool(record.get("cut")) for record in records) > MOST_CUT:
+            records += [{"budget": True}] * (len(every) - len(records))
     return records
 
 
@@ -457,6 +481,8 @@ def similar(value: Any, rng: random.Random) -> Any:
         return rng.choice([value + 1, value - 1, -value, 0, 2 * value, value // 2, value + rng.randrange(2, 10)])
     if kind is float:
         return rng.choice([value + 1, value - 1, -value, 0.0, value / 2, value * 2])
+    if kind in (Decimal, Fraction, date, datetime, timedelta):
+        return _similar_amount(value, rng)
     if kind in (str, bytes, list, tuple):
         return _similar_sequence(value, rng)
     if kind in (set, frozenset) and value:
@@ -488,6 +514,19 @@ def similar(value: Any, rng: random.Random) -> Any:
 def _text(value: Any) -> str:
     """The encoding of a value as a sort key: unlike repr, it is the same for equal sets in every process."""
     return json.dumps(values.encode(value))
+
+
+def _similar_amount(value: Any, rng: random.Random) -> Any:
+    """A decimal number, fraction, date or duration a step away; itself where the step leads out of its range."""
+    number = rng.choice([1, -1, rng.randrange(2, 40)])
+    try:
+        if isinstance(value, (Decimal, Fraction)):
+            return rng.choice([value + number, -value, value * 0, value / 2])
+        if isinstance(value, timedelta):
+            return rng.choice([value + timedelta(days=number), value + timedelta(seconds=number), -value, value * 0])
+        return value + timedelta(number, 0 if type(value) is date else 3_601 * number)
+    except (ArithmeticError, ValueError):
+        return value
 
 
 def _similar_sequence(value: Any, rng: random.Random) -> Any:

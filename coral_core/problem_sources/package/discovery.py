@@ -2,14 +2,14 @@
 
 import ast
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from coral_core.problem_sources.package.modules import FUNCTIONS, Function, Module, Project, definitions, first_line
+from coral_core.problem_sources.package.modules import Function, Module, Project, first_line, functions_of
 from coral_core.problem_sources.package.project_copy import is_output
 from coral_core.problem_sources.package.rewriting import Refused as Refused
 from coral_core.problem_sources.package.standalone import standalone
@@ -159,37 +159,21 @@ def module_name(path: Path) -> tuple[str, str]:
 def _functions(project: Project, module: Module) -> Iterator[SourceFunction]:
     seen: set[str] = set()
 
-    def found(node: Function, name: str, owner: ast.ClassDef | None = None) -> SourceFunction:
+    for node, owners in functions_of(module.statements):
+        if _is_overload(node):
+            continue
+        name = ".".join(item.name for item in (*owners, node))
         again = node.lineno if name in seen else 0
         seen.add(name)
-        method = "" if owner is None else _kind_of(node)
-        first = first_line(node) if isinstance(node, ast.FunctionDef) else 0
         function = SourceFunction(
-            file=module.file, name=name, line=node.lineno, first=first, method=method, again=again
+            file=module.file,
+            name=name,
+            line=node.lineno,
+            first=first_line(node) if isinstance(node, ast.FunctionDef) else 0,
+            method=_kind_of(node) if owners else "",
+            again=again,
         )
-        return _standing_alone(project, module, node, owner, function, {})
-
-    for node in definitions(module.statements):
-        if isinstance(node, ast.ClassDef):
-            for item in definitions(node.body):
-                name = f"{node.name}.{item.name}"
-                if isinstance(item, ast.ClassDef):
-                    for inner, path in _methods(item, name):
-                        nested = SourceFunction(file=module.file, name=path, line=inner.lineno)
-                        yield nested.refused("a method of a class within a class")
-                elif not _is_overload(item):
-                    yield found(item, name, node)
-        elif not _is_overload(node):
-            yield found(node, node.name)
-
-
-def _methods(node: ast.ClassDef, name: str) -> Iterator[tuple[Function, str]]:
-    """The methods of a class and of the classes in it, with their qualified names."""
-    for item in definitions(node.body):
-        if isinstance(item, ast.ClassDef):
-            yield from _methods(item, f"{name}.{item.name}")
-        elif isinstance(item, FUNCTIONS):
-            yield item, f"{name}.{item.name}"
+        yield _standing_alone(project, module, node, owners, function, {})
 
 
 def completed(project: Project, function: SourceFunction, classes: Mapping[str, str]) -> SourceFunction:
@@ -204,12 +188,9 @@ def completed(project: Project, function: SourceFunction, classes: Mapping[str, 
         The function, or the function refused.
     """
     module = project.modules[function.file]
-    for node in definitions(module.statements):
-        inner = definitions(node.body) if isinstance(node, ast.ClassDef) else [node]
-        for item in inner:
-            if isinstance(item, FUNCTIONS) and item.lineno == function.line:
-                owner = node if isinstance(node, ast.ClassDef) else None
-                return _standing_alone(project, module, item, owner, function, classes)
+    for node, owners in functions_of(module.statements):
+        if node.lineno == function.line:
+            return _standing_alone(project, module, node, owners, function, classes)
     return function.refused("its definition is not found again")
 
 
@@ -217,12 +198,12 @@ def _standing_alone(
     project: Project,
     module: Module,
     node: Function,
-    owner: ast.ClassDef | None,
+    owners: Sequence[ast.ClassDef],
     function: SourceFunction,
     classes: Mapping[str, str],
 ) -> SourceFunction:
     try:
-        made = standalone(project, module, node, owner, function.method, classes)
+        made = standalone(project, module, node, owners, function.method, classes)
     except Refused as refused:
         return function.refused(str(refused))
     except Exception as error:  # a definition that nobody foresaw, or one too large to parse: others are not affected

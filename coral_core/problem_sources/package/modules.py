@@ -52,6 +52,15 @@ class Module:
                 for name_filled in filled_names(statement, fillers) - bound:
                     self.filling.setdefault(name_filled, []).append(place)
 
+    @cached_property
+    def names_at(self) -> dict[int, set[str]]:
+        """Place of a statement -> the names that it binds or fills."""
+        found: dict[int, set[str]] = {}
+        for name, places in (*self.binding.items(), *self.filling.items()):
+            for place in places:
+                found.setdefault(place, set()).add(name)
+        return found
+
     def places(self, name: str) -> list[int]:
         """Places of the statements that bind or fill `name`; empty when none binds it."""
         bound = self.binding.get(name, [])
@@ -171,6 +180,17 @@ def definitions(statements: Sequence[ast.stmt]) -> Iterator[Function | ast.Class
                     yield from definitions(part.body)
 
 
+def functions_of(
+    statements: Sequence[ast.stmt], owners: tuple[ast.ClassDef, ...] = ()
+) -> Iterator[tuple[Function, tuple[ast.ClassDef, ...]]]:
+    """Functions and methods that `statements` define, in order, with the classes around each, the outermost first."""
+    for item in definitions(statements):
+        if isinstance(item, ast.ClassDef):
+            yield from functions_of(item.body, (*owners, item))
+        else:
+            yield item, owners
+
+
 def _live(body: Sequence[ast.stmt], own: Collection[str]) -> Iterator[ast.stmt]:
     """The statements of a module that run on import in the judge's child, with one import per name.
 
@@ -217,14 +237,14 @@ def _is_found(statement: ast.stmt, own: Collection[str]) -> bool:
         if statement.level or base.split(".")[0] in own:
             return True
         names = [alias.name for alias in statement.names]
-        return _in_library(base) and all(name == "*" or _in_library(base, name) for name in names)
+        return in_library(base) and all(name == "*" or in_library(base, name) for name in names)
     return isinstance(statement, ast.Import) and all(
-        alias.name.split(".")[0] in own or _in_library(alias.name) for alias in statement.names
+        alias.name.split(".")[0] in own or in_library(alias.name) for alias in statement.names
     )
 
 
 @cache
-def _in_library(module: str, name: str = "") -> bool:
+def in_library(module: str, name: str = "") -> bool:
     """Does the standard library have this module, and this name in it?"""
     if module.split(".")[0] not in sys.stdlib_module_names or module in ("antigravity", "this"):
         return False

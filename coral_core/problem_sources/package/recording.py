@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.sandbox import layers
+from coral_core.problem_sources.package.call_observer import OUTSIDE
 from coral_core.problem_sources.package.discovery import SourceFunction, is_test, module_name
 from coral_core.problem_sources.package.project_copy import copy_project
 from coral_core.problems import values
@@ -66,6 +67,13 @@ class Call(Frozen):
     classes: dict[str, str] = Field(
         default_factory=dict, description="Classes of the package whose instances occur: qualified name -> file."
     )
+
+    def encoded(self) -> Iterator[Any]:
+        """All that was encoded: arguments, and what came out."""
+        yield from (*self.arguments, *self.keywords.values())
+        for name in ("mutated", "items"):
+            yield from (self.outcome or {}).get(name) or ()
+        yield (self.outcome or {}).get("value")
 
 
 class Calls(Frozen):
@@ -184,7 +192,6 @@ class _Session:
         self.progress = progress or (lambda text: None)
         self.found: dict[str, list[Call]] = {}
         self.refused: dict[str, dict[str, int]] = {}
-        self.unreadable: dict[str, str] = {}
         self.tests: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         self.files_left_out: dict[str, str] = {}
@@ -194,12 +201,9 @@ class _Session:
         self.total = 0
 
     def calls(self) -> Calls:
-        refused = self.refused | {
-            key: {f"its recorded calls cannot be read: {reason}": 1} for key, reason in self.unreadable.items()
-        }
         return Calls(
-            calls={key: tuple(found) for key, found in self.found.items() if key not in self.unreadable},
-            refused=refused,
+            calls={key: tuple(found) for key, found in self.found.items()},
+            refused=self.refused,
             passed=sum(outcome == "passed" for outcome in self.tests.values()),
             failed=tuple(name for name, outcome in self.tests.items() if outcome in ("failed", "left out")),
             tests=self.tests,
@@ -252,8 +256,7 @@ class _Session:
         if "refused" in event:
             key, reason, count = event["refused"], str(event.get("reason"))[:300], event.get("count")
             if key in self.keys and type(count) is int:
-                reasons = self.refused.setdefault(key, {})
-                reasons[reason] = reasons.get(reason, 0) + count
+                self._refuse(key, reason, count)
             return
         key = event.pop("call")
         if key not in self.keys or len(self.found.get(key, ())) >= MOST_CALLS:
@@ -261,16 +264,19 @@ class _Session:
         try:
             call = Call.model_validate(event)
             if any(map(is_test, call.classes.values())):
-                reasons = self.refused.setdefault(key, {})
-                reason = f"instances of a class of the tests: {', '.join(sorted(call.classes))}"[:300]
-                reasons[reason] = reasons.get(reason, 0) + 1
+                self._refuse(key, f"instances of a class of the tests: {', '.join(sorted(call.classes))}"[:300])
                 return
-            for item in (*call.arguments, *call.keywords.values()):
+            for item in call.encoded():
                 values.parse(item)
-        except (values.ValueOutside, ValidationError, RecursionError) as error:
-            self.unreadable.setdefault(key, str(error).splitlines()[0][:200])
+        except (values.ValueOutside, ValidationError, RecursionError, TypeError) as error:
+            self._refuse(key, f"{OUTSIDE}: {next(iter(str(error).splitlines()), '')}"[:300])
         else:
             self.found.setdefault(key, []).append(call)
+
+    def _refuse(self, key: str, reason: str, count: int = 1) -> None:
+        """Count calls that are not kept."""
+        reasons = self.refused.setdefault(key, {})
+        reasons[reason] = reasons.get(reason, 0) + count
 
 
 class _Process:

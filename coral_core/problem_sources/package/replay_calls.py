@@ -4,7 +4,8 @@
 
 Standard library only. One JSON line per call on stdout. It runs the user's own functions, also with arguments that no test
 gave them. An audit hook therefore refuses access to files, processes and the network. It guards against accidents of
-trusted code and is no sandbox. A call that hangs in C code ends the process; `cases` continues with the next call.
+trusted code and is no sandbox. A call that is cut off, or hangs in C code, ends the process, since it may leave tables half
+filled; `cases` continues with the next call.
 """
 
 import json
@@ -39,10 +40,11 @@ class CallLimits:
 
     Args:
         lines: Lines that a call may execute.
+        most: Lines after which it is cut off.
     """
 
-    def __init__(self, lines: int) -> None:
-        self.limit = lines
+    def __init__(self, lines: int, most: int) -> None:
+        self.limit, self.most = lines, most
         self.lines = 0
         self.touched = ""
         self.on = False
@@ -65,10 +67,10 @@ class CallLimits:
         return inside and not writes
 
     def trace(self, frame: types.FrameType, event: str, argument: Any) -> Any:
-        """Trace function: count lines, and end the call beyond the limit."""
+        """Trace function: count lines, and end the call beyond the most."""
         if event in ("line", "call"):
             self.lines += event == "line"
-            if self.lines > self.limit:
+            if self.lines > self.most:
                 raise CallEnded
         return self.trace
 
@@ -88,7 +90,7 @@ def one_call(
 
     Returns:
         ``value`` or ``exception`` with ``mutated`` (the arguments after the call) and ``lines``; or the reason why there is
-        neither: ``touched`` (an audit event), ``budget``, or ``outside`` the value language.
+        neither: ``touched`` (an audit event), ``budget``, or ``outside`` the value language; with ``cut`` when it was cut off.
     """
     names = sorted(call["keywords"])
     try:
@@ -114,9 +116,9 @@ def one_call(
         signal.setitimer(signal.ITIMER_PROF, 0)
         limits.on = False
     if limits.touched:
-        return {"touched": limits.touched}
-    if isinstance(ended, CallEnded):
-        return {"budget": True}
+        return {"touched": limits.touched, "cut": True}
+    if limits.lines > limits.limit:
+        return {"budget": True, "cut": limits.lines > limits.most}
     try:
         record: dict[str, Any] = {"mutated": [values.encode(item, items, label=classes.label) for item in given]}
         if ended is not None:
@@ -185,7 +187,7 @@ def main() -> None:
     sys.setrecursionlimit(1_000)
     if request["clock"]:
         move_clock(request["clock"])
-    limits = CallLimits(request["lines"])
+    limits = CallLimits(request["lines"], request["most_lines"])
     sys.addaudithook(limits.audit)
 
     def answer(record: dict[str, Any]) -> None:
@@ -211,7 +213,9 @@ def main() -> None:
     answer({"setup": None})
     classes = values.Classes(space)
     for call in request["calls"]:
-        answer(one_call(function, call, limits, values, classes, request["items"]))
+        answer(record := one_call(function, call, limits, values, classes, request["items"]))
+        if record.get("cut"):
+            break
     os._exit(0)
 
 

@@ -4,13 +4,13 @@ import ast
 import doctest
 import symtable
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, catches_import_errors
 from coral_core.syntax import parse
 
-Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
+Statement = TypeVar("Statement", bound=ast.stmt | ast.ExceptHandler)
 
 
 NO_FIELDS = ("ClassVar", "InitVar")
@@ -68,15 +68,38 @@ class Clean(ast.NodeTransformer):
     visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
 
 
+def mangled(owner: str, name: str) -> str:
+    """The name that `name` stands for in the body of the class `owner`.
+
+    >>> mangled("_Cache", "__size"), mangled("Cache", "__len__"), mangled("Cache", "size")
+    ('_Cache__size', '__len__', 'size')
+    """
+    private = name.startswith("__") and not name.endswith("__") and owner.strip("_")
+    return f"_{owner.lstrip('_')}{name}" if private else name
+
+
 class _Unbound(ast.NodeTransformer):
-    """Writes a method so that it means the same outside its class: private names, ``super()`` and ``__class__``."""
+    """Writes a method so that it means the same outside its class: private names, ``super()`` and ``__class__``.
+
+    Args:
+        owner: Qualified name of the class.
+        first: Name of the method's first parameter.
+    """
 
     def __init__(self, owner: str, first: str) -> None:
         self.owner, self.first = owner, first
 
     def _name(self, name: str) -> str:
-        private = name.startswith("__") and not name.endswith("__")
-        return f"_{self.owner.lstrip('_')}{name}" if private else name
+        return mangled(self.owner.rpartition(".")[2], name)
+
+    def _owner(self) -> ast.expr:
+        owner = _expression(self.owner)
+        assert owner is not None
+        return owner
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.name = self._name(node.name)
+        return self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         node.attr = self._name(node.attr)
@@ -91,32 +114,76 @@ class _Unbound(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        node.id = self.owner if node.id == "__class__" else self._name(node.id)
+        if node.id == "__class__":
+            return self._owner()
+        node.id = self._name(node.id)
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
-            node.args = [ast.Name(self.owner, ast.Load()), ast.Name(self.first, ast.Load())]
+            node.args = [self._owner(), ast.Name(self.first, ast.Load())]
         return self.generic_visit(node)
 
 
-def unbound(node: ast.FunctionDef, owner: ast.ClassDef) -> ast.FunctionDef:
+class _OfClass(ast.NodeTransformer):
+    """Writes names of the body of a class as its attributes, but for lambdas, which do not see them."""
+
+    def __init__(self, owner: str, names: Collection[str]) -> None:
+        self.owner, self.names = owner, names
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        found = _expression(f"{self.owner}.{node.id}") if node.id in self.names else None
+        return found or node
+
+
+def unbound(node: ast.FunctionDef, owner: str, names: Collection[str]) -> ast.FunctionDef:
+    """A method as a function outside its class.
+
+    Args:
+        node: The method; it is changed.
+        owner: Qualified name of the class.
+        names: Names that the body of the class binds, which defaults may use.
+    """
+    defaults, of_class = node.args, _OfClass(owner, names)
+    defaults.defaults = [of_class.visit(item) for item in defaults.defaults]
+    defaults.kw_defaults = [item and of_class.visit(item) for item in defaults.kw_defaults]
     parameters = [*node.args.posonlyargs, *node.args.args]
-    made = _Unbound(owner.name, parameters[0].arg if parameters else "").visit(node)
+    made = _Unbound(owner, parameters[0].arg if parameters else "").visit(node)
     assert isinstance(made, ast.FunctionDef)
     return made
 
 
-def forwarded(owner: ast.ClassDef, node: Function, name: str, method: str) -> ast.ClassDef:
-    """The class with a forwarder to the function `name` in place of the method `node`, whose text must not be seen there."""
+def forwarded(top: ast.ClassDef, node: Function, name: str, method: str) -> ast.ClassDef:
+    """A class with a forwarder to the function `name` in place of the method `node` of it, or of a class in it.
+
+    The text of the method must not be seen there.
+    """
     first = {"instance": "self, ", "class": "cls, "}.get(method, "")
     forwarder = parse(f"def {node.name}({first}*args, **kwargs):\n    return {name}({first}*args, **kwargs)").body[0]
     assert isinstance(forwarder, ast.FunctionDef)
     forwarder.decorator_list = node.decorator_list
-    return replaced(owner, body=[forwarder if item is node else item for item in owner.body])
+    made = _exchanged(top, node, forwarder)
+    if made is top or not isinstance(made, ast.ClassDef):
+        raise Refused("its definition stands in a block of its class that is not taken apart")
+    return made
 
 
-def replaced(node: Definition, **fields: object) -> Definition:
+def _exchanged(within: ast.AST, old: ast.AST, new: ast.AST) -> ast.AST:
+    """`within` with another statement in place of one of it that no function holds."""
+    if within is old:
+        return new
+    if not isinstance(within, (ast.stmt, ast.ExceptHandler)) or isinstance(within, FUNCTIONS):
+        return within
+    fields = {name: held for name, held in ast.iter_fields(within) if isinstance(held, list)}
+    changed = {name: [_exchanged(item, old, new) for item in held] for name, held in fields.items()}
+    same = all(one is two for name, held in fields.items() for one, two in zip(held, changed[name], strict=True))
+    return within if same else replaced(within, **changed)
+
+
+def replaced(node: Statement, **fields: object) -> Statement:
     """A definition with other fields; what is in the fields is shared with `node`."""
     kept = {name: getattr(node, name) for name in node._fields if hasattr(node, name)}
     return ast.copy_location(type(node)(**kept | fields), node)
@@ -174,9 +241,15 @@ def _unguarded(node: ast.AST) -> Iterator[ast.AST]:
 
 def free_names(node: ast.AST) -> set[str]:
     """Names that a statement or expression takes from its module. Raises `Refused` for an import it may not have."""
+    if isinstance(node, ast.stmt):
+        check_imports(node)
+    return global_names(node)
+
+
+def global_names(node: ast.AST) -> set[str]:
+    """Names that a statement or expression takes from its module, whatever it imports."""
     statement = ast.Expr(node) if isinstance(node, ast.expr) else node
     assert isinstance(statement, ast.stmt)
-    check_imports(statement)
     names: set[str] = set()
 
     def walk(table: symtable.SymbolTable, top: bool) -> None:

@@ -10,20 +10,29 @@ in its project is found out by calling it (`cases`).
 import ast
 import importlib
 import sys
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeVar
 
-from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, Module, Project, definitions
+from coral_core.problem_sources.package.modules import (
+    FUNCTIONS,
+    IMPORTS,
+    Function,
+    Module,
+    Project,
+    definitions,
+    in_library,
+)
 from coral_core.problem_sources.package.rewriting import (
     Clean,
     Refused,
     check_imports,
     copied,
     forwarded,
-    free_names,
-    is_annotated,
+    global_names,
     joined,
+    mangled,
     renamed,
     replaced,
     replaced_import,
@@ -36,13 +45,14 @@ from coral_core.problem_sources.package.text_parts import (
     Reading,
     bound_in,
     decorator_name,
+    holds_annotations,
     is_constant,
     is_library,
     is_special,
     names_bound,
     of_library,
     short_name,
-    with_methods,
+    text_of,
 )
 from coral_core.syntax import parse
 
@@ -50,6 +60,8 @@ TRANSPARENT = {"lru_cache", "cache"}
 """Decorators that are kept on a function: it takes the same arguments and gives the same results."""
 CONTEXTS = {"contextmanager", "asynccontextmanager"}
 MOST_PARTS = 200
+THE_METHOD = "the method itself"
+"""What the entry point of a method stands for."""
 Node = TypeVar("Node", bound=ast.AST)
 _FUTURE = "from __future__ import annotations"
 
@@ -74,7 +86,7 @@ def standalone(
     project: Project,
     module: Module,
     node: Function,
-    owner: ast.ClassDef | None,
+    owners: Sequence[ast.ClassDef],
     method: str,
     classes: Mapping[str, str],
 ) -> Standalone:
@@ -84,14 +96,14 @@ def standalone(
         project: All modules.
         module: The one that defines it.
         node: Its definition.
-        owner: The class whose method it is; None for a function.
+        owners: The class whose method it is, after those around that; none for a function.
         method: instance, class or static for a method; "" for a function.
         classes: Further classes that the text must define: qualified name -> file.
 
     Raises:
         Refused: it cannot stand alone.
     """
-    return _Collection(project, module).take(node, owner, method, classes)
+    return _Collection(project, module).take(node, owners, method, classes)
 
 
 class _Collection:
@@ -107,10 +119,15 @@ class _Collection:
         self.renamed: dict[str, dict[str, str]] = {}
         """File -> name in it -> name in the text, where that is another."""
         self.attributes: set[str] = set()
+        self.needed: dict[tuple[str, str, bool], str] = {}
+        """File, name and early -> what the text calls it, as far as it was needed."""
         self.own = ""
         self.left_out: dict[str, str] = {}
 
-    def take(self, node: Function, owner: ast.ClassDef | None, method: str, classes: Mapping[str, str]) -> Standalone:
+    def take(
+        self, node: Function, owners: Sequence[ast.ClassDef], method: str, classes: Mapping[str, str]
+    ) -> Standalone:
+        owner = owners[-1] if owners else None
         if isinstance(node, ast.AsyncFunctionDef):
             raise Refused("an asynchronous function: the judge calls plain functions")
         assert isinstance(node, ast.FunctionDef)
@@ -121,19 +138,22 @@ class _Collection:
         target = self._cleaned(function, self.module)
         assert isinstance(target, ast.FunctionDef)
         if owner is not None:
-            target = unbound(target, owner)
+            earlier = takewhile(lambda item: item is not node, owner.body)
+            names = {name for item in earlier for name in bound_in(item)}
+            target = unbound(target, ".".join(item.name for item in owners), names)
             if target.name == "__new__":
                 raise Refused("makes an instance: __new__ is called with a class that has none yet")
         name = target.name if owner is None else self._entry_point(target, owner)
         target.name = self.own = name
-        self.owners[name] = f"{self.module.file}:{node.name}" if owner is None else "the method itself"
+        self.owners[name] = f"{self.module.file}:{node.name}" if owner is None else THE_METHOD
         target = self._text_of(target, self.module, name)
         if owner is not None:
-            place = next((p for p in self.module.places(owner.name) if self._defines(p, owner)), None)
+            top = owners[0]
+            place = next((p for p in self.module.places(top.name) if self._defines(p, top)), None)
             if place is None:
-                raise Refused(f"its class {owner.name} is defined more than once, or in a branch that does not run")
-            self._claim(owner.name, f"{self.module.file}:{owner.name}")
-            self._add_class(self.module, place, forwarded(owner, node, name, method))
+                raise Refused(f"its class {top.name} is defined more than once, or in a branch that does not run")
+            self._claim(top.name, f"{self.module.file}:{top.name}")
+            self._add_class(self.module, place, forwarded(top, node, name, method))
         for qualified, file in sorted(classes.items()):
             other = self.project.modules.get(file)
             if other is None:
@@ -160,15 +180,22 @@ class _Collection:
 
     def _entry_point(self, node: ast.FunctionDef, owner: ast.ClassDef) -> str:
         """A name of the text for a method: its own, unless that means something else there."""
-        taken = BUILTIN | free_names(node) | set(self.module.binding)
+        taken = BUILTIN | global_names(node) | set(self.module.binding)
         for name in (
             node.name,
             f"{owner.name.lower().strip('_')}_{node.name.strip('_')}",
             f"method_{node.name.strip('_')}",
         ):
-            if name not in taken and not (name.startswith("__") and name.endswith("__")):
+            if name not in taken and not name.startswith("__") and not self._stars_give(name):
                 return name
         raise Refused(f"there is no free name for it: {node.name} means something else in its module")
+
+    def _stars_give(self, name: str) -> bool:
+        """May a star import of the module give this name?"""
+        bases = [self.module.base_of(star) for star in self.module.stars]
+        return self._star_that_defines(self.module, name, {self.module.file}) is not None or any(
+            in_library(base, name) for base in bases
+        )
 
     def _uses(self, name: str) -> bool:
         return any(name in part.names for part in self.parts.values()) or name in self.left_out
@@ -208,13 +235,19 @@ class _Collection:
         Raises:
             Refused: it cannot be defined.
         """
+        key = (module.file, name, early)
+        if key not in self.needed:
+            self.needed[key] = self._defined(module, name, early)
+        return self.needed[key]
+
+    def _defined(self, module: Module, name: str, early: bool) -> str:
         meaning = f"{module.file}:{name}"
-        if module is self.module and name == self.own and self.owners.get(name) == meaning:
+        if module is self.module and name == self.own and self.owners.get(name) in (meaning, THE_METHOD):
             return name
         places = module.places(name)
         if not places:
             return self._need_of_star(module, name, early)
-        if all(isinstance(module.statements[place], IMPORTS) for place in places):
+        if isinstance(module.statements[places[-1]], IMPORTS):  # it counts, whatever the name stood for before
             return self._need_import(module, module.statements[places[-1]], name)
         statements = [module.statements[place] for place in places]
         if all(
@@ -303,10 +336,12 @@ class _Collection:
         for item in node.body:
             if isinstance(item, FUNCTIONS):
                 part.methods.setdefault(item.name, []).append(item)
-        part.own_methods = set(part.methods)
+        part.own_methods = tuple(part.methods)
         for base in node.bases:  # a library calls what its class defines, by no name of the text
-            self.attributes |= part.own_methods & of_library(module, base)
-        part.statement = self._part_of(node, module, part, set(part.methods))
+            self.attributes |= of_library(module, base).intersection(part.own_methods)
+        part.statement = made = self._part_of(node, module, part, set(part.methods))
+        assert isinstance(made, ast.ClassDef)
+        part.bound = {name for item in made.body for name in bound_in(item)}
 
     def _keep_methods(self) -> None:
         """Add the methods of classes that the text names, and special ones; those that cannot stand alone are left out."""
@@ -314,7 +349,7 @@ class _Collection:
         while again:
             again = False
             for part in list(self.parts.values()):
-                for name in [name for name in part.methods if name in self.attributes or is_special(name)]:
+                for name in [name for name in part.methods if self._calls(part, name)]:
                     group, again = part.methods.pop(name), True
                     before = (
                         dict(self.parts),
@@ -323,19 +358,24 @@ class _Collection:
                         dict(self.aliases),
                         {file: dict(names) for file, names in self.renamed.items()},
                         set(self.attributes),
+                        dict(self.needed),
                     )
                     try:
-                        assert isinstance(part.statement, ast.ClassDef)
                         inside = {item.name for item in part.kept} | set(part.methods) | {name}
-                        inside |= {bound for item in part.statement.body for bound in bound_in(item)}
-                        kept = [self._part_of(item, part.module, part, inside) for item in group]
+                        kept = [self._part_of(item, part.module, part, inside | part.bound) for item in group]
                     except _TooMany:  # what is left out would depend on what happened to come first
                         raise
                     except Refused as refused:
-                        self.parts, self.imports, self.owners, self.aliases, self.renamed, self.attributes = before
+                        self.parts, self.imports, self.owners, self.aliases, self.renamed = before[:5]
+                        self.attributes, self.needed = before[5:]
                         self.left_out[name] = str(refused)
                     else:
                         part.kept += [item for item in kept if isinstance(item, FUNCTIONS)]
+
+    def _calls(self, part: Part, name: str) -> bool:
+        """May the text call the method `name` of a class, outside the class by its private name?"""
+        owner = getattr(part.statement, "name", "")
+        return name in self.attributes or is_special(name) or mangled(owner, name) in self.attributes
 
     # -- the text ---------------------------------------------------------------------------
 
@@ -421,7 +461,7 @@ class _Collection:
         waiting = dict(self.aliases)
         for part in order:
             names = self.renamed.get(part.module.file, {})
-            lines.append(ast.unparse(ast.fix_missing_locations(renamed(with_methods(part), names))))
+            lines.append(text_of(part, names))
             bound |= {names.get(each, each) for each in names_bound(part)}
             for alias in [alias for alias, original in waiting.items() if original in bound]:
                 lines.append(f"{alias} = {waiting.pop(alias)}")
@@ -431,9 +471,7 @@ class _Collection:
             *(f"{alias} = {original}" for alias, original in waiting.items()),
         ]
         own = ast.unparse(ast.fix_missing_locations(renamed(target, self.renamed.get(self.module.file, {}))))
-        annotated = any(is_annotated(item) for part in order for item in ast.walk(part.statement)) or any(
-            map(is_annotated, ast.walk(target))
-        )
+        annotated = any(map(holds_annotations, (target, *(part.statement for part in order))))
         if annotated and any(module.future for module in (self.module, *(part.module for part in order))):
             texts.insert(0, _FUTURE)
         needs = {
@@ -454,26 +492,48 @@ class _Attributes(ast.NodeTransformer):
             part.id for part in ast.walk(node) if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)
         }
         self.made: set[str] = set()
+        self.modules: dict[str, str] = {}
+        """Names of the project's modules that it imports itself."""
+        for part in ast.walk(node):
+            if isinstance(part, IMPORTS) and part is not node:
+                self.modules |= self._modules_of(part)
+        if twice := self.modules.keys() & self.local:
+            raise Refused(f"imports {min(twice)} and gives it another value")
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | list[ast.stmt]:
-        """An import in a function of what the project defines: the text defines it, so it is left out, or becomes an assignment."""
-        base = self.module.base_of(node)
-        found = self.collection.project.find(base)
-        if (
-            node is self.node
-            or found is None
-            or not all(self.collection.project.defines(found, base, each.name) for each in node.names)
-        ):
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        """An import in a function: the project's modules are left out, since the text uses no modules of the project."""
+        mine = self._modules_of(node) if node is not self.node else {}
+        kept = [each for each in node.names if (each.asname or each.name.split(".")[0]) not in mine]
+        return node if not mine else ast.copy_location(ast.Import(kept) if kept else ast.Pass(), node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        """An import of what the project defines: the text defines it, so it is left out, or becomes an assignment."""
+        project, base = self.collection.project, self.module.base_of(node)
+        found, mine = project.find(base), self._modules_of(node)
+        names = [each for each in node.names if (each.asname or each.name) not in mine]
+        defined = (found is not None and project.defines(found, base, each.name) for each in names)
+        if not project.knows(base) or not all(defined):
             return node
-        kept: list[ast.stmt] = []
-        for each in node.names:
+        if mine and node is self.node:
+            raise Refused(f"uses the module {next(iter(mine.values()))} other than for its attributes")
+        assigned: dict[str, str] = {}
+        for each in names:
+            assert found is not None
             name, called = each.asname or each.name, self.collection._need(found, each.name)
             self.made.add(called)
             if name != called:
-                kept.append(ast.Assign([ast.Name(name, ast.Store())], ast.Name(called, ast.Load()), lineno=node.lineno))
-            elif name in self.local:
+                assigned[name] = called
+            elif name in self.local or node is self.node:
                 raise Refused(f"imports {name} and gives it another value")
-        return kept or ast.copy_location(ast.Pass(), node)
+        if not assigned:
+            return ast.copy_location(ast.Pass(), node)
+        targets, found_names = (", ".join(each) for each in (assigned.keys(), assigned.values()))
+        return ast.copy_location(parse(f"{targets} = {found_names}").body[0], node)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        if node.id in self.modules:
+            raise Refused(f"uses the module {self.modules[node.id]} other than for its attributes")
+        return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         names: list[ast.Attribute] = []
@@ -516,17 +576,23 @@ class _Attributes(ast.NodeTransformer):
     def _module_called(self, node: ast.Name) -> str:
         """Name of the project's module that a name stands for; "" for any other name."""
         places = self.module.binding.get(node.id, ())
-        if not places or node.id in self.local:
+        if node.id in self.local or not (places or node.id in self.modules):
             return ""
-        statement, project = self.module.statements[places[-1]], self.collection.project
-        if isinstance(statement, ast.Import):
-            alias = statement.names[0]
-            name = alias.name if alias.asname else alias.name.split(".")[0]
-            return name if project.knows(alias.name) else ""
-        if isinstance(statement, ast.ImportFrom):
+        statement = self.module.statements[places[-1]] if places else None
+        return self.modules.get(node.id) or (self._modules_of(statement).get(node.id, "") if statement else "")
+
+    def _modules_of(self, statement: ast.stmt) -> dict[str, str]:
+        """Names that an import gives to modules of the project -> these; none for any other statement."""
+        project, found = self.collection.project, dict[str, str]()
+        for alias in statement.names if isinstance(statement, IMPORTS) else ():
+            if isinstance(statement, ast.Import):
+                if project.knows(alias.name):
+                    name = alias.name if alias.asname else alias.name.split(".")[0]
+                    found[alias.asname or name] = name
+                continue
+            assert isinstance(statement, ast.ImportFrom)
             base = self.module.base_of(statement)
-            other, name = project.find(base), statement.names[0].name
-            if other is not None and project.defines(other, base, name):
-                return ""
-            return f"{base}.{name}" if project.knows(f"{base}.{name}") else ""
-        return ""
+            other, name = project.find(base), f"{base}.{alias.name}"
+            if project.knows(name) and not (other is not None and project.defines(other, base, alias.name)):
+                found[alias.asname or alias.name] = name
+        return found

@@ -4,6 +4,7 @@ import ast
 import builtins
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -14,6 +15,8 @@ from coral_core.problem_sources.package.rewriting import (
     check_imports,
     early_names,
     free_names,
+    is_annotated,
+    renamed,
     replaced,
     without_early,
 )
@@ -32,9 +35,15 @@ class Part:
     """Names of the text that it uses."""
     methods: dict[str, list[Function]] = field(default_factory=dict)
     """Methods of a class that are not among the kept ones (yet)."""
-    own_methods: set[str] = field(default_factory=set)
-    """Names of all methods of a class."""
+    own_methods: tuple[str, ...] = ()
+    """Names of all methods of a class, in order."""
+    bound: set[str] = field(default_factory=set)
+    """Names that the body of a class binds beside them."""
     kept: list[Function] = field(default_factory=list)
+
+    def kept_in_order(self) -> list[Function]:
+        """The kept methods in the order of the class: decorators may be methods before them."""
+        return sorted(self.kept, key=lambda item: self.own_methods.index(item.name))
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,9 @@ class Reading:
 
 READINGS: WeakKeyDictionary[ast.stmt, Reading] = WeakKeyDictionary()
 """Statement or method of a module -> its reading, where that is the same in all texts."""
+_TEXTS: WeakKeyDictionary[ast.stmt, dict[tuple[object, ...], str]] = WeakKeyDictionary()
+"""Statement of a text -> other names and kept methods -> its text."""
+_ANNOTATED: WeakKeyDictionary[ast.stmt, bool] = WeakKeyDictionary()
 
 
 def short_name(module: Module) -> str:
@@ -93,7 +105,8 @@ def with_methods(part: Part) -> ast.stmt:
     """
     node = part.statement
     if isinstance(node, ast.ClassDef):
-        after, missing = set(part.own_methods), part.own_methods - {item.name for item in part.kept}
+        kept = part.kept_in_order()
+        after, missing = set(part.own_methods), set(part.own_methods) - {item.name for item in kept}
         early: list[ast.stmt] = []
         late: list[ast.stmt] = []
         for item in node.body:
@@ -106,8 +119,24 @@ def with_methods(part: Part) -> ast.stmt:
                 late.append(item)
             else:
                 early.append(item)
-        return replaced(node, body=[*early, *part.kept, *late] or [ast.Pass()])
+        return replaced(node, body=[*early, *kept, *late] or [ast.Pass()])
     return node
+
+
+def text_of(part: Part, names: Mapping[str, str]) -> str:
+    """The text of a statement with the methods that were kept, with other names for some of its globals."""
+    texts = _TEXTS.setdefault(part.statement, {})
+    key = (frozenset(names.items()), *part.kept_in_order())
+    if key not in texts:
+        texts[key] = ast.unparse(ast.fix_missing_locations(renamed(with_methods(part), names)))
+    return texts[key]
+
+
+def holds_annotations(node: ast.stmt) -> bool:
+    """Is anything annotated in a statement?"""
+    if node not in _ANNOTATED:
+        _ANNOTATED[node] = any(map(is_annotated, ast.walk(node)))
+    return _ANNOTATED[node]
 
 
 def _loaded(node: ast.AST) -> set[str]:
@@ -117,17 +146,17 @@ def _loaded(node: ast.AST) -> set[str]:
 
 def names_bound(part: Part) -> set[str]:
     """Names of its module that the statement binds or fills."""
-    return {
-        name for name, places in (*part.module.binding.items(), *part.module.filling.items()) if part.place in places
-    }
+    return part.module.names_at.get(part.place, set())
 
 
 def bound_in(statement: ast.stmt) -> set[str]:
     """Names that a statement of a class or module binds."""
+    if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
+        return {statement.name}
     targets = {
         part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
     }
-    return targets | ({statement.name} if isinstance(statement, (*FUNCTIONS, ast.ClassDef)) else set())
+    return targets | {item.name for item in ast.walk(statement) if isinstance(item, (*FUNCTIONS, ast.ClassDef))}
 
 
 def is_special(name: str) -> bool:
