@@ -168,7 +168,7 @@ class SearchConfig(ConfigSection):
     )
     usual_loras: Count = Field(
         0,
-        description="Genomes of the first population that are further usual LoRAs decoded greedily: on the largest set of target modules, of rank 16 and then 8, with alpha of twice the rank, the default LoRA's learning rate and then the other usual ones, the lowest first. Each moves to the nearest candidates.",
+        description="Genomes of the first population that are further usual LoRAs decoded greedily: on the largest set of target modules, of rank 16 and then 8, with alpha of twice the rank, the default LoRA's learning rate and then the other usual ones, the lowest first; at most as many as there is room for. Each moves to the nearest candidates.",
     )
     baselines: Literal["quick", "tuned"] = Field(
         "quick",
@@ -224,10 +224,6 @@ class SearchConfig(ConfigSection):
                 "trainings",
                 "population",
             )
-        known = self.start_with_default + self.usual_loras
-        if known > size:
-            problem = f"usual_loras {self.usual_loras} leave no room in a population of {size}: lower usual_loras"
-            raise conflict(problem, "usual_loras", "population")
         rules = (
             ("population", size < 4, "is too small for evolution: use at least 4, or strategy: random"),
             ("elites", self.elites >= size, f"leave no room in a population of {size}: lower elites"),
@@ -240,7 +236,6 @@ class SearchConfig(ConfigSection):
         for key, broken in (
             ("start_from", self.start_from != "nothing"),
             ("start_with_default", not self.start_with_default),
-            ("usual_loras", self.usual_loras > 0),
         ):
             if broken and self.strategy == "fixed":
                 problem = "has no meaning for the strategy fixed, which is the default LoRA: leave it out"

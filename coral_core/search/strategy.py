@@ -390,7 +390,10 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     search = config.search
     genomes = [first_genome(config, default)] if search.start_with_default else []
     taken = {genome.genes_digest() for genome in genomes}
-    known, light = len(genomes) + search.usual_loras, neutral(config.genes.light.token_limit.high)
+    known, light = (
+        min(search.population, len(genomes) + search.usual_loras),
+        neutral(config.genes.light.token_limit.high),
+    )
     for usual in usual_loras(config, default or default_lora(config.base_model.name)):
         genome = genome_at(0, len(genomes), *nearest(usual, light, config.genes), "usual")
         if len(genomes) < known and genome.genes_digest() not in taken:

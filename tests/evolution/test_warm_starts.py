@@ -157,8 +157,14 @@ def test_the_fittest_adapters_are_trained_further_at_last_at_a_lower_rate(best: 
 
 def test_the_trainings_left_tell_which_generation_is_the_last() -> None:
     """8 and three times 6 of 26 trainings: the generation of the last six anneals, though many more generations are allowed."""
-    variation = {"warm_start_rate": 0.01, "warm_start_best": 2}
-    settings = {"generations": 100, "trainings": 26, "finalist_share": 0.0, "early_stopping": {"enabled": False}}
+    variation = {"warm_start_rate": 0.01, "warm_start_best": 2, "seed_rate": 0.35}
+    settings = {
+        "generations": 100,
+        "trainings": 26,
+        "elites": 2,
+        "finalist_share": 0.0,
+        "early_stopping": {"enabled": False},
+    }
     asked = played(RunConfig(search=SearchConfig.model_validate(settings | {"variation": variation})))[1]
     further = [genomes[2:4] for genomes in asked]
     kept = [
@@ -241,6 +247,7 @@ def test_jobs_are_planned_with_the_trainings_behind_a_champion() -> None:
     settings: dict[str, Any] = {
         "generations": 5,
         "population": 4,
+        "elites": 2,
         "champion_repeats": 2,
         "finalist_share": 0.0,
         "diversity": {"minimum_unique": 0},

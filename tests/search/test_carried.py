@@ -51,10 +51,11 @@ def test_usual_loras_that_are_one_candidate_come_once_and_seeds_take_their_slots
     assert operators == ["default", "usual", *["seed"] * 6]
 
 
-def test_more_usual_loras_than_genomes_are_refused() -> None:
-    with pytest.raises(ValueError, match="usual_loras 8 leave no room in a population of 8"):
-        config(search__usual_loras=8)
-    config(search__usual_loras=8, search__start_with_default=False)
+def test_no_more_usual_loras_than_there_is_room_for() -> None:
+    operators = [g.lineage.operator for g in make_search(config(search__usual_loras=100), earlier()).ask()]
+    assert len(operators) == 8 and operators[0] == "default" and "usual" in operators[1:]
+    (only,) = make_search(config(search__strategy="fixed", search__usual_loras=3)).ask()
+    assert only.lineage.operator == "default"
 
 
 def test_carried_genes_move_to_the_nearest_candidates() -> None:
