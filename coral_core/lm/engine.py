@@ -126,10 +126,20 @@ class Worker:
             return self._model.train(TrainingRequest.model_validate(body))
 
         def done(entry: int, index: int, completions: Sequence[str]) -> None:
-            send(FinishedPrompt(entry=entry, index=index, completions=tuple(completions)).model_dump(mode="json"))
+            texts = tuple(map(encodable, completions))
+            send(FinishedPrompt(entry=entry, index=index, completions=texts).model_dump(mode="json"))
 
         generated = self._model.generate(GenerationRequest.model_validate(body), done)
         return Costs(entries=tuple(written.cost for written in generated.entries))
+
+
+def encodable(text: str) -> str:
+    r"""`text` with U+FFFD for each lone surrogate, which a tokenizer may give, and no UTF-8 and no reply can hold.
+
+    >>> encodable("a\ud800b").encode()
+    b'a\xef\xbf\xbdb'
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _model(body: dict[str, Any]) -> Any:

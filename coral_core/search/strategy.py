@@ -376,7 +376,7 @@ def usual_loras(config: RunConfig, default: HeavyGenes) -> list[HeavyGenes]:
 
 
 def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> list[Genome]:
-    """The first genomes of a first population: the default LoRA and usual LoRAs, if configured, then genomes of an earlier run.
+    """The first genomes of a first population: the default LoRA, if configured, genomes of an earlier run, then usual LoRAs.
 
     The strategy fills the remaining slots.
 
@@ -390,15 +390,6 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     search = config.search
     genomes = [first_genome(config, default)] if search.start_with_default else []
     taken = {genome.genes_digest() for genome in genomes}
-    known, light = (
-        min(search.population, len(genomes) + search.usual_loras),
-        neutral(config.genes.light.token_limit.high),
-    )
-    for usual in usual_loras(config, default or default_lora(config.base_model.name)):
-        genome = genome_at(0, len(genomes), *nearest(usual, light, config.genes), "usual")
-        if len(genomes) < known and genome.genes_digest() not in taken:
-            taken.add(genome.genes_digest())
-            genomes.append(genome)
     room = min(search.population, len(genomes) + max(2, int(search.survival_rate * search.population)))
     for old in carried:
         heavy, light = nearest(
@@ -413,6 +404,13 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
             continue
         taken.add(genome.genes_digest())
         genomes.append(genome)
+    most = min(search.population, len(genomes) + search.usual_loras)
+    greedy = neutral(config.genes.light.token_limit.high)
+    for usual in usual_loras(config, default or default_lora(config.base_model.name)):
+        genome = genome_at(0, len(genomes), *nearest(usual, greedy, config.genes), "usual")
+        if len(genomes) < most and genome.genes_digest() not in taken:
+            taken.add(genome.genes_digest())
+            genomes.append(genome)
     return genomes
 
 
