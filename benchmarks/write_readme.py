@@ -36,7 +36,8 @@ million parameters), all measurements were made on 2 shared CPU cores, and work 
 OPEN = """## Open and unproven
 
 - **Age.** Each result names its commit. What was measured before 2026-11-28 was made with engine 1, recipe 1 and judges
-  before 6. The quickstart's champions were measured again over seeds (`quickstart_cost`); `champion` and `gene_landscape` were not.
+  before 6. The quickstart of today is in `live_search`; `quickstart_cost` and `finalists` are of before its first generation began with usual
+  LoRAs, `champion` and `gene_landscape` of before it trained adapters further.
 - **Evolution against random search, live.** Better on gene tables (`search`), and on coral-tiny, where it trains the best adapters further
   (`live_search`). No difference on SmolLM2 at equal trainings, in two seeds (`real_model`), with an earlier evolution.
 - **Evolution against a good LoRA that is trained as often.** On coral-tiny the champion repairs more than the best of 16 usual LoRAs, trained as often as

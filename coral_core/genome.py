@@ -226,6 +226,10 @@ def default_lora(base_model: str, modules: Sequence[str] = ()) -> HeavyGenes:
     return DEFAULT_LORA.model_copy(update={"learning_rate": rate, "target_modules": targets})
 
 
+USUAL_RANKS = (8, 16)
+"""Ranks of the LoRAs that an engineer would try first."""
+
+
 def usual_learning_rates(base_model: str) -> tuple[float, ...]:
     """Learning rates that an engineer would try first for a LoRA, ascending; that of `default_lora` is one of them.
 

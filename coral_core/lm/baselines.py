@@ -6,11 +6,10 @@ its trainings through the store.
 
 import itertools
 
-from coral_core.genome import HeavyGenes, usual_learning_rates
+from coral_core.genome import USUAL_RANKS, HeavyGenes, usual_learning_rates
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.targets import default_lora_of, sets_of
 
-RANKS = (8, 16)
 MOST_TUNED = 16
 """Candidates at most beside the default LoRA: ranks × attention and all modules × learning rates."""
 
@@ -41,7 +40,7 @@ def tuned_loras(base: BaseModelIdentity) -> dict[str, HeavyGenes]:
     attention = sets.get("attention", default.target_modules)
     targets = {"attention": attention, "all": sets.get("all", attention)}
     found: dict[str, HeavyGenes] = {}
-    for rank, (name, modules), rate in itertools.product(RANKS, targets.items(), usual_learning_rates(base.name)):
+    for rank, (name, modules), rate in itertools.product(USUAL_RANKS, targets.items(), usual_learning_rates(base.name)):
         update = {"rank": rank, "alpha": 2.0 * rank, "target_modules": modules, "learning_rate": rate}
         genes = default.model_copy(update=update)
         if genes not in found.values():

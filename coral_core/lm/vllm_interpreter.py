@@ -15,6 +15,7 @@ from coral_core.config import BaseModelConfig, RunConfig
 from coral_core.config.cache_folder import cache_folder
 from coral_core.config.text_fields import expanded
 from coral_core.errors import ConfigError
+from coral_core.genome import USUAL_RANKS
 from coral_core.jobs.jobs import VllmSettings
 from coral_core.json_object import json_object
 from coral_core.lm.engine_environment import engine_environment
@@ -27,7 +28,7 @@ SUPPORTED = "0.32"
 """Release of vLLM whose interfaces the engine uses; others may change them."""
 OLDEST_PYTHON = (3, 11)
 PROBE_SECONDS = 60.0
-BASELINE_RANK = 16
+BASELINE_RANK = max(USUAL_RANKS)
 """Highest rank of the LoRAs that a run compares with (`coral_core.lm.baselines`)."""
 _PROBE = """
 import ctypes, json, platform

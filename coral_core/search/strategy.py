@@ -10,6 +10,7 @@ from coral_core.config import RunConfig
 from coral_core.config.gene_space import module_names
 from coral_core.errors import CoralError
 from coral_core.genome import (
+    USUAL_RANKS,
     Automaton,
     Features,
     Genome,
@@ -354,8 +355,7 @@ def usual_loras(config: RunConfig, default: HeavyGenes) -> list[HeavyGenes]:
 
     They are on the largest set of target modules, of rank 16 and then 8, with alpha of twice the rank. The learning rate of
     the default LoRA comes first, then the others of `usual_learning_rates`, the lowest first: it gains less at once, and
-    more where an adapter is trained further. They are among those that `search.baselines: tuned` tries, before they move to
-    the nearest candidates.
+    more where an adapter is trained further. Where that set is all linear modules, `search.baselines: tuned` tries them too.
 
     Args:
         config: Holds the candidates; target modules are names of the base model's modules.
@@ -370,7 +370,7 @@ def usual_loras(config: RunConfig, default: HeavyGenes) -> list[HeavyGenes]:
     rates = sorted(usual_learning_rates(config.base_model.name), key=lambda rate: (rate != default.learning_rate, rate))
     return [
         default.model_copy(update={"rank": rank, "alpha": 2.0 * rank, "target_modules": largest, "learning_rate": rate})
-        for rank in (16, 8)
+        for rank in reversed(USUAL_RANKS)
         for rate in rates
     ]
 
