@@ -27,6 +27,7 @@ SMALL = {
     "problems.held_out": "12",
     "problems.pairs": "16",
     "search.champion_repeats": "2",
+    "search.usual_loras": "0",  # they would fill three of four places, all of one rank
 }
 
 

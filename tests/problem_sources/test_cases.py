@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from coral_core.problem_sources.package import cases
 from coral_core.problem_sources.package.cases import CASES, CHARACTERS, FEWEST, FEWEST_LARGE, UsableFunction, cases_of
 from coral_core.problem_sources.package.discovery import Refused, SourceFunction
 from coral_core.problem_sources.package.recording import Call
@@ -90,6 +91,21 @@ def test_a_call_that_takes_long_does_not_spoil_those_after_it(lines: int, usable
     else:
         with pytest.raises(Refused, match="every recorded call executes more than"):
             cases_of(function(TABLE.format(lines=lines)), calls)
+
+
+@pytest.mark.parametrize(
+    ("limit", "wait", "reason"),
+    [("SECONDS", "", "more than 0 s of CPU time"), ("WAITING", "LOCK.acquire()", "did not end within 3 s")],
+)
+def test_calls_are_limited_by_cpu_time_and_may_not_wait_for_ever(
+    limit: str, wait: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By wall clock, a busy machine would refuse a function, and the refusal would be kept with the recording."""
+    monkeypatch.setattr(cases, limit, {"SECONDS": 0, "WAITING": 3}[limit])
+    lock = "import threading\nLOCK = threading.Lock()\nLOCK.acquire()\n\n\n"
+    text = f"{lock}def f(a):\n    {wait or 'pass'}\n    return a"
+    with pytest.raises(Refused, match=reason):
+        cases_of(function(text), [call(n, value=n) for n in range(20)])
 
 
 def test_a_made_call_that_touches_the_outside_does_not_spoil_recorded_ones() -> None:

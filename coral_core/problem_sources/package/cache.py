@@ -27,7 +27,7 @@ from coral_core.problem_sources.package.recording import Call, Calls, interprete
 
 log = logging.getLogger("coral.package")
 
-VERSION = 10
+VERSION = 11
 """Goes up when the same directory gives other cases or bugs."""
 COMPILED = (".pyc", ".pyo", ".so", ".o", ".a", ".pyd")
 """Files whose content does not matter; that of all others identifies the directory, since tests may read them."""
