@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve compare compare-full smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs test-vllm lint types check docs tiny gene-table search-tables own-packages secrets constraints clean
+.PHONY: help env evolve compare compare-full smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs test-vllm test-packages lint types check docs tiny gene-table search-tables own-packages secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -86,6 +86,9 @@ test-unprivileged: env ## the judge's tests as an ordinary user and in a plain c
 
 test-quixbugs: env ## all 40 programs of a clone: reference right, buggy version not (QUIXBUGS=dir)
 	CORAL_QUIXBUGS="$(QUIXBUGS)" $(BIN)/python -m pytest tests/problem_sources/test_quixbugs.py -k real_clone -rs
+
+test-packages: own-packages ## the tests of ten public packages, plainly and under recording: the same pass
+	$(BIN)/python -m pytest -m '' --timeout 900 tests/problem_sources/test_public_packages.py
 
 test-vllm: env ## the vLLM engine with the real vLLM, in an environment of its own (CORAL_VLLM_PYTHON=interpreter for one that is there)
 	@bash tests/run_vllm.sh "$(PYTHON)"

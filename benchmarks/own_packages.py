@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -128,8 +128,7 @@ def measure(name: str, scratch: Path, models: Path) -> dict[str, Any]:
         recording = recording_of(str(source), str(PYTHON))
     except Exception as error:
         return {**row, "init": init, "plain": len(alone["passed"]), "error": str(error)}
-    recorded = {_junit_name(test) for test, outcome in recording.tests.items() if outcome == "passed"}
-    lost = [test for test in alone["passed"] if test not in recorded]
+    lost = lost_tests(alone["passed"], recording.tests)
     return {
         **row,
         "tests": {"plain": len(alone["passed"]), "recorded": len(alone["passed"]) - len(lost), "lost": lost[:20]},
@@ -139,6 +138,12 @@ def measure(name: str, scratch: Path, models: Path) -> dict[str, Any]:
         "init": init,
         "notes": recording.notes[:10],
     }
+
+
+def lost_tests(plainly: Sequence[str], outcomes: Mapping[str, str]) -> list[str]:
+    """Tests that pass plainly (names of pytest's XML report) and not under recording (outcomes by pytest id)."""
+    recorded = {_junit_name(test) for test, outcome in outcomes.items() if outcome == "passed"}
+    return [test for test in plainly if test not in recorded]
 
 
 def functions(recording: Recording) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """Tests of a project run as the project runs them, confined; what they do to the run is theirs alone."""
 
+import os
+import signal
+import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from coral_core.errors import ConfigError
+from coral_core.problem_sources.package import recording
 from coral_core.problem_sources.package.discovery import discover
 from coral_core.problem_sources.package.recording import Calls, Interpreter, _Session, interpreter, lines, record
+from tests.waiting import until
 
 CODE = """
 class Box:
@@ -246,6 +252,37 @@ def test_what_hangs_floods_or_destroys_is_named_and_left_out(tmp_path: Path) -> 
     assert reasons["test_dies.py"] == "ends its process (exit code 4)"
     assert [name for name, outcome in calls.tests.items() if outcome == "passed"] == ["test_own.py::test_last"]
     assert (tmp_path / "own.py").exists()
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.9, "passed"), (0.0, "left out")])
+def test_time_without_a_core_does_not_count(
+    share: float, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cachetools, beside two trainings: a test of seconds was left out as one that hangs."""
+    monkeypatch.setattr(recording, "time_without_core", lambda pid: share * time.monotonic())
+    slow = "import time\n\ndef test_slow():\n    time.sleep(4)\n    assert own.add(9) == 11\n"
+    calls = recorded(project(tmp_path, slow), seconds=1.5)
+    assert calls.tests["test_own.py::test_slow"] == outcome
+
+
+def test_a_process_that_shares_its_core_has_waited_for_it() -> None:
+    core = min(os.sched_getaffinity(0))
+    spin = [
+        sys.executable,
+        "-c",
+        f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass",
+    ]
+    deeper = [sys.executable, "-c", f"import subprocess\nsubprocess.run({spin!r})"]
+    started = [subprocess.Popen(each, stdout=subprocess.PIPE, start_new_session=True) for each in (spin, deeper)]
+    try:
+        for process in started:
+            assert process.stdout is not None and process.stdout.readline()
+            until(lambda process=process: recording.time_without_core(process.pid) > 0.5, 10)
+    finally:
+        for process in started:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    assert recording.time_without_core(started[0].pid) == 0.0
 
 
 @pytest.mark.parametrize(
