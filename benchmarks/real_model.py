@@ -8,7 +8,8 @@ One command measures one seed and adds it to results/real_model.json. It makes t
 baselines, and random search over the same genes with as many trainings; equal genes are one training. After the time limit,
 Ctrl-C or a kill, the same command goes on; what a seed still lacks stands under `missing`. With ``--minutes 0`` nothing is
 run, and the result says what there is. With ``--quixbugs`` the adapters are also tried on the 16 held-out programs of
-QuixBugs. CPU seconds are those of trainings, evaluations and judges.
+QuixBugs. CPU seconds are those of trainings, evaluations and judges. `trained` lists the genes and scores of each adapter: a small
+gene table of a real model.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from coral_core.problem_sources.leak_guard import guard
 from coral_core.report.build_report import build_report
 from coral_core.report.comparison import compare_runs
 from coral_core.report.content import Contender, Gap, Report
+from coral_core.report.history_records import History
 from coral_core.report.paired import share_interval
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.store.store import Store
@@ -126,7 +128,25 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     reports = {name: build_report(*place(each)) for name, each in configs.items() if place(each)[0].path.exists()}
     missing = [name for name in STRATEGIES if name not in reports or reports[name].status != "finished"]
     missing += ["quixbugs"] if options.quixbugs and programs is None else []
-    return {"seed": options.seed, "commit": commit(), "missing": missing, **row(configs, reports), "quixbugs": programs}
+    figures = row(configs, reports) | {"trained": trained([configs[name] for name in reports], reports)}
+    return {"seed": options.seed, "commit": commit(), "missing": missing, **figures, "quixbugs": programs}
+
+
+def trained(configs: Sequence[RunConfig], reports: dict[str, Report]) -> list[dict[str, Any]]:
+    """Every adapter of a seed once, fittest first: its genes, and its scores on the fitness split. A small gene table."""
+    found = [
+        (record.genome.heavy, {"fitness": record.fitness, **record.scores})
+        for config in configs
+        for record in History.of(place(config)[0]).genomes.values()
+    ]
+    found += [
+        (line.heavy, {"fitness": line.fitness, "pass_at_1": line.pass_at_1})
+        for report in reports.values()
+        for line in report.tuned
+    ]
+    distinct = {json.dumps(heavy.model_dump(mode="json"), sort_keys=True): scores for heavy, scores in found[::-1]}
+    rows = [json.loads(heavy) | scores for heavy, scores in distinct.items() if scores["fitness"] is not None]
+    return sorted(rows, key=lambda each: -float(each["fitness"]))
 
 
 def row(configs: dict[str, RunConfig], reports: dict[str, Report]) -> dict[str, Any]:

@@ -425,6 +425,14 @@ def _real_model(r: Result) -> Rows:
         rows.append(
             (f"seed {seed['seed']}: p of the champion", ", ".join(f"{key} {p:.2g}" for key, p in tests.items()))
         )
+        if table := seed.get("trained"):  # fittest first
+            shares = ", ".join(_three(table[place]["fitness"]) for place in (0, len(table) // 2, -1))
+            rows.append(
+                (
+                    f"seed {seed['seed']}: fitness of its {len(table)} adapters, whose genes and scores are in the JSON: best, median, worst",
+                    shares,
+                )
+            )
         rows.append((f"seed {seed['seed']}: CPU time", f"{seed['cpu_seconds'] / 60:.0f} minutes"))
         if programs := seed["quixbugs"]:
             low, high = programs["interval"]["champion"]

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.real_model import configuration, main, parsed
 from benchmarks.write_readme import ROWS
+from coral_core.genome import HeavyGenes
 from coral_core.jobs.job_content import problem_set
 from coral_core.runs.job_count import plan_jobs
 from tests.problem_sources.test_quixbugs import LIKE
@@ -62,6 +63,9 @@ def test_a_stopped_seed_goes_on_to_all_its_figures(tmp_path: Path) -> None:
     assert work["evolution"]["baselines"] in (15, 16) and work["random"]["baselines"] == 0, "one store for both"
     assert row["adapters"]["evolution"] <= 7 and row["adapters"]["random"] <= 7
     assert set(row["quixbugs"]["repaired"]) == {"base", "default_lora", "tuned_lora", "champion", "random_best"}
+    table = row["trained"]
+    assert len(table) == len({json.dumps([each.get(gene) for gene in HeavyGenes.model_fields]) for each in table}) >= 16
+    assert [each["fitness"] for each in table] == sorted((each["fitness"] for each in table), reverse=True)
     again = measured(tmp_path, minutes=30, quixbugs=LIKE)
     assert again["seeds"] == [row], "nothing is done twice"
     assert any("QuixBugs" in what for what, _ in ROWS["real_model"](again))
