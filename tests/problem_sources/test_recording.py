@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import ConfigError
-from coral_core.problem_sources.package import recording
+from coral_core.problem_sources.package import call_observer, recording
 from coral_core.problem_sources.package.discovery import discover
 from coral_core.problem_sources.package.recording import Calls, Interpreter, _Session, interpreter, lines, record
+from coral_core.problems import values
 from tests.waiting import until
 
 CODE = """
@@ -252,6 +253,42 @@ def test_what_hangs_floods_or_destroys_is_named_and_left_out(tmp_path: Path) -> 
     assert reasons["test_dies.py"] == "ends its process (exit code 4)"
     assert [name for name, outcome in calls.tests.items() if outcome == "passed"] == ["test_own.py::test_last"]
     assert (tmp_path / "own.py").exists()
+
+
+def test_a_long_test_goes_on_unobserved(tmp_path: Path) -> None:
+    """more-itertools: a test of 15 seconds took more than a minute under a profile function, and was left out."""
+    folder = project(tmp_path, "")
+    code = f"""
+import importlib.util, json, sys, time
+from pathlib import Path
+def load(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+values, observed = load("values", {values.__file__!r}), load("observed", {call_observer.__file__!r})
+own = load("own", {str(folder / "own.py")!r})
+place = own.add.__code__
+target = observed.Target("own.py:add", {str(folder / "own.py")!r}, place.co_firstlineno, "add", "")
+observer = observed.Observer([target], values, {str(folder)!r}, 0.5)
+observer.install()
+observer.start()
+own.add(1)
+kept = len(observer.pending)
+until = time.perf_counter() + 1
+while time.perf_counter() < until:
+    own.add(1)
+    time.sleep(0.002)
+own.add(2)
+observer.stop()
+print(kept, observer.active, sys.getprofile(), any(2 in record["arguments"] for _, _, record in observer.pending))
+observer.start()
+own.add(3)
+print(any(3 in record["arguments"] for _, _, record in observer.pending))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n") == ["1 False None False", "True", ""], done.stderr
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.9, "passed"), (0.0, "left out")])

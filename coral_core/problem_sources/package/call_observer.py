@@ -35,6 +35,8 @@ SEARCHES = 100
 """Functions that are looked for in the whole heap because their name does not lead to them; each search takes some 10 ms."""
 AFFORDED = ((0.1, 1), (0.2, 8), (0.4, 64), (1e9, 1024))
 """Seconds spent on the calls of a function, and then every how many-th call is looked at: hot functions stay fast."""
+OBSERVED = 10.0
+"""Seconds of a test, after which it goes on unobserved: before Python 3.12 observing slows every call of the program."""
 GENERATOR = 0x20
 LOOKS = 400
 """Reports of the profile function after a call raised, during which its exception is looked for."""
@@ -102,9 +104,11 @@ class Observer:
         targets: The functions.
         values: The module `problems.values`, loaded from its file.
         root: Real path of the directory whose classes may be recorded.
+        seconds: How long a test is observed.
     """
 
-    def __init__(self, targets: list[Target], values: Any, root: str) -> None:
+    def __init__(self, targets: list[Target], values: Any, root: str, seconds: float = OBSERVED) -> None:
+        self.seconds = seconds
         self.values = values
         self.root = root
         self.active = False
@@ -120,6 +124,8 @@ class Observer:
         self._efforts: dict[str, Effort] = {}
         self._thread = threading.local()
         self._searches = 0
+        self._until = 0.0
+        self._events = 0
         self._generators: dict[int, list[_Started]] = {}
         """By the id of a generator's frame: the calls that gave it. They hold the frame, so that its id stays its own."""
 
@@ -141,6 +147,7 @@ class Observer:
         """Observe from here on: a test begins."""
         self._thread.__dict__["started"] = []
         self._thread.__dict__["raised"] = []
+        self._until = clock() + self.seconds
         self.active = True
         if MONITORING is None:
             threading.setprofile(self._profile)
@@ -156,6 +163,15 @@ class Observer:
             self._keep(call, None)  # its end was not reported: an overflow of the stack ends a profile function
         for calls in list(self._generators.values()):
             self._end_generators(calls, "")  # not read to their ends
+        self._generators.clear()
+
+    def _give_up(self) -> None:
+        """Let a long test go on unobserved. The outcome of a call that has not ended is not known, so it is not kept."""
+        if MONITORING is None:
+            sys.setprofile(None)  # of this thread; others go on at the next call that they begin
+            threading.setprofile(None)
+        self.active = False
+        self._thread.__dict__["started"] = []
         self._generators.clear()
 
     def _py_start(self, code: types.CodeType, offset: int) -> Any:
@@ -177,6 +193,10 @@ class Observer:
             self._leave(sys._getframe(1), "exception", class_name(type(error)))
 
     def _profile(self, frame: types.FrameType, event: str, value: Any) -> None:
+        self._events += 1
+        if not self._events % 1_024 and clock() > self._until:
+            self._give_up()
+            return
         code = frame.f_code
         name = code.co_filename
         if self._thread.__dict__.get("raised"):
@@ -241,6 +261,9 @@ class Observer:
     def _enter(self, target: Target, code: types.CodeType, frame: types.FrameType) -> None:
         """Note a call that starts. Never raises: what cannot be recorded is counted."""
         started: list[_Started] = self._thread.__dict__.setdefault("started", [])
+        if clock() > self._until:
+            self._give_up()
+            return
         if len(self.pending) >= PENDING or any(item.key == target.key for item in started):
             return  # a recursive call is part of the first
         if code.co_flags & GENERATOR and frame.f_lasti >= _first_yield(code):
